@@ -1,0 +1,2 @@
+//! The `ddc` command.
+fn main() {}

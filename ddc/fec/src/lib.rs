@@ -1,0 +1,1 @@
+//! Systematic Reed-Solomon erasure coding over GF(2^8).

@@ -1,0 +1,1 @@
+//! What rdkafka lacks, over its FFI: topic ids, batch reads, client settings.

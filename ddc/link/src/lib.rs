@@ -1,0 +1,1 @@
+//! DDC's link protocol as state machines without I/O.

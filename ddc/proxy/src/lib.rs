@@ -1,0 +1,1 @@
+//! The ingress and the egress: sources, sinks, pipelines, admin API, drain.

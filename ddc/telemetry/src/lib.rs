@@ -1,0 +1,1 @@
+//! The catalogue of metrics, counters, exposition, logs and service notification.

@@ -1,0 +1,2 @@
+//! Generators and drift checks.
+fn main() {}
