@@ -57,3 +57,12 @@ use_rust() {
   done
   return 1
 }
+
+# Where cargo puts what it builds.
+target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$ROOT_DIR/target}"; }
+
+# minutes SECONDS: "3.4".
+minutes() { printf '%d.%d\n' $(($1 / 60)) $(($1 % 60 * 10 / 60)); }
+
+# require_root REASON
+require_root() { ((EUID == 0)) || die "$EX_UNAVAILABLE" "needs root: $1"; }

@@ -11,6 +11,8 @@
 #   kafka.sh status NAME [--dir D]              exit code 0 when it runs
 #   kafka.sh tool  VERSION CLASS [ARG…]         a class of Kafka's tools, e.g. org.apache.kafka.tools.TopicCommand
 #
+# VERSION is a full one, or `4` or `3` for the pinned one of that line.
+#
 # Options of start and run:
 #   --profile plaintext|secure   default plaintext
 #   --dir D            data, properties, certificates, log; default ${XDG_STATE_HOME:-~/.local/state}/ddc/kafka/NAME.
@@ -59,12 +61,22 @@ need_arguments() { (($2 >= $1)) || die "$EX_USAGE" "usage: ${0##*/} $3 …"; }
 
 # --- fetch ---------------------------------------------------------------------------------------------------------
 
+# full_version VERSION: `4` and `3` stand for the pinned ones.
+full_version() {
+  case $1 in
+    4) printf '%s\n' "$KAFKA_4_VERSION" ;;
+    3) printf '%s\n' "$KAFKA_3_VERSION" ;;
+    *) printf '%s\n' "$1" ;;
+  esac
+}
+
 kafka_home() { printf '%s/kafka-%s\n' "$CACHE_DIR" "$1"; }
 
 # Resolves the jars into a fresh directory beside the final one and renames it: an interrupted fetch leaves nothing
 # that looks finished.
 fetch() {
-  local version=$1 home work
+  local version home work
+  version=$(full_version "$1")
   [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die "$EX_USAGE" "not a Kafka version: \`$version\`; example: $KAFKA_4_VERSION"
   home=$(kafka_home "$version")
   if [[ ! -d $home/lib ]]; then

@@ -1,0 +1,187 @@
+#!/usr/bin/env bash
+# Installs what `make demo` or `make test` needs and what is not there yet. Safe to run again: the second run finds
+# everything and ends in a fraction of a second, without a network.
+#
+#   scripts/setup.sh --for demo     compiler, C libraries, Rust
+#   scripts/setup.sh --for test     the same, and clippy, rustfmt, Java and Maven for the brokers, network tools
+#
+# Debian 12: tried in a fresh root. Ubuntu 24.04: the same package names are written down, NOT TRIED.
+# Needs root or sudo when something is missing. Elsewhere it checks what it can and names what to install.
+#
+# There is no "already done" stamp: asking dpkg costs 50 ms and stays right when a package is removed.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# rdkafka-sys builds librdkafka with cmake against OpenSSL, SASL and zlib. The curl headers are needed although curl
+# is switched off (librdkafka issue 5135).
+DEMO_PACKAGES=(build-essential cmake pkg-config libssl-dev libsasl2-dev zlib1g-dev libcurl4-openssl-dev ca-certificates)
+# Brokers: Java 17 or later, Maven, openssl for their certificates. Software diode: ip, nft. Shell check: a Python venv.
+TEST_PACKAGES=(openjdk-17-jre-headless maven openssl iproute2 nftables procps python3 python3-venv git)
+
+main() {
+  local profile=
+  while (($#)); do
+    case $1 in
+      --for)
+        profile=${2:-}
+        shift
+        ;;
+      *) die "$EX_USAGE" "unknown argument \`$1\`; usage: setup.sh --for demo|test" ;;
+    esac
+    shift
+  done
+  local packages=("${DEMO_PACKAGES[@]}")
+  case $profile in
+    demo) ;;
+    test) packages+=("${TEST_PACKAGES[@]}") ;;
+    *) die "$EX_USAGE" "usage: setup.sh --for demo|test" ;;
+  esac
+
+  [[ $(uname -s) == Linux ]] || die "$EX_UNAVAILABLE" "DDC builds and runs on Linux; this is $(uname -s)"
+  local distribution
+  distribution=$(distribution_name)
+  case $distribution in
+    debian-12 | debian-12.*) ;;
+    ubuntu-24.04) notice_untried "$distribution" ;;
+    *)
+      if have apt-get && have dpkg-query; then
+        notice_untried "$distribution"
+      else
+        check_unknown "$distribution" "$profile" "${packages[@]}"
+        return 0
+      fi
+      ;;
+  esac
+
+  add_rust_packages "$distribution" "$profile"
+  packages+=("${RUST_PACKAGES[@]}")
+  install_missing "${packages[@]}"
+  finish_rust "$profile"
+}
+
+distribution_name() {
+  # shellcheck source=/dev/null
+  (source /etc/os-release 2>/dev/null && printf '%s-%s\n' "${ID:-unknown}" "${VERSION_ID:-unknown}") ||
+    printf 'unknown\n'
+}
+
+# Said only when something will really be installed.
+UNTRIED=
+notice_untried() { UNTRIED=$1; }
+
+# --- packages ------------------------------------------------------------------------------------------------------
+
+install_missing() {
+  local package state missing=()
+  declare -A installed=()
+  # One call for all; packages dpkg has never heard of are simply not in the answer.
+  while read -r package state; do
+    [[ $state == installed ]] && installed[$package]=1
+  done < <(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "$@" 2>/dev/null)
+  for package in "$@"; do
+    [[ ${installed[$package]:-} ]] || brought_otherwise "$package" || missing+=("$package")
+  done
+  ((${#missing[@]})) || return 0
+
+  [[ -z $UNTRIED ]] || say "setup: these package names have not been tried on $UNTRIED"
+  say "setup: installing ${missing[*]}"
+  as_root apt-get update -qq ||
+    die "$EX_UNAVAILABLE" "\`apt-get update\` failed (see above); the packages still missing: ${missing[*]}"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
+    >&2 </dev/null ||
+    die "$EX_UNAVAILABLE" "\`apt-get install\` failed (see above); the packages still missing: ${missing[*]}"
+}
+
+# Java, Maven and cmake often come from elsewhere (SDKMAN, pip); one that works is not doubled.
+brought_otherwise() {
+  local version
+  case $1 in
+    openjdk-17-jre-headless)
+      version=$(java -version 2>&1 | sed -n '1s/.*"\([0-9]*\).*/\1/p') || return 1
+      [[ -n $version ]] && version_at_least "$version" 17
+      ;;
+    maven) have mvn ;;
+    cmake) have cmake ;;
+    *) return 1 ;;
+  esac
+}
+
+as_root() {
+  if ((EUID == 0)); then
+    "$@"
+  elif have sudo; then
+    sudo "$@"
+  else
+    die "$EX_UNAVAILABLE" "not root and no sudo; run as root: $*"
+  fi
+}
+
+# --- Rust ----------------------------------------------------------------------------------------------------------
+
+# Sets RUST_PACKAGES: none, when a recent toolchain is there.
+add_rust_packages() {
+  RUST_PACKAGES=()
+  use_rust && return 0
+  case $1 in
+    ubuntu-*) RUST_PACKAGES=(rustup) ;; # its own rustc is too old; NOT TRIED
+    *)
+      # Debian keeps a current compiler, for its browsers, under these names.
+      RUST_PACKAGES=(rustc-web cargo-web)
+      [[ $2 == test ]] && RUST_PACKAGES+=(rust-web-clippy rustfmt-web)
+      ;;
+  esac
+  return 0
+}
+
+# After the packages: the toolchain must be there, for `test` with clippy and rustfmt.
+finish_rust() {
+  hash -r
+  if ! use_rust && have rustup; then
+    say "setup: installing the stable Rust toolchain with rustup"
+    rustup toolchain install stable --profile minimal >&2
+    rustup default stable >&2
+    hash -r
+  fi
+  use_rust || die "$EX_UNAVAILABLE" \
+    "no Rust toolchain of version $(rust_version_wanted) or later; install one (https://rustup.rs) and run this again"
+  [[ $1 == test ]] || return 0
+  rust_tools_present && return 0
+  if have rustup && [[ $(command -v cargo) != /usr/bin/cargo ]]; then
+    say "setup: adding clippy and rustfmt to the Rust toolchain"
+    rustup component add clippy rustfmt >&2 || true
+  elif have apt-get; then
+    install_missing rust-web-clippy rustfmt-web
+  fi
+  rust_tools_present || die "$EX_UNAVAILABLE" \
+    "clippy or rustfmt is missing for $(command -v cargo); run: rustup component add clippy rustfmt"
+}
+
+rust_tools_present() { cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1; }
+
+# --- other distributions -------------------------------------------------------------------------------------------
+
+# Nothing can be installed here: goes on when everything is there, else names it.
+check_unknown() {
+  local distribution=$1 profile=$2 missing=() tool library tools=(cc c++ cmake pkg-config git)
+  shift 2
+  [[ $profile == test ]] && tools+=(java mvn openssl ip nft python3)
+  for tool in "${tools[@]}"; do have "$tool" || missing+=("$tool"); done
+  if have pkg-config; then
+    for library in openssl libsasl2 zlib libcurl; do
+      pkg-config --exists "$library" || missing+=("$library (headers)")
+    done
+  fi
+  use_rust || missing+=("Rust $(rust_version_wanted) or later")
+  if ((${#missing[@]} == 0)); then
+    finish_rust "$profile"
+    return 0
+  fi
+  local list
+  printf -v list '%s, ' "${missing[@]}"
+  die "$EX_UNAVAILABLE" "$distribution is not a distribution this script can install on.
+  Missing: ${list%, }
+  On Debian 12 these packages bring it (yours will have other names): $* rustc-web cargo-web rust-web-clippy rustfmt-web"
+}
+
+main "$@"
