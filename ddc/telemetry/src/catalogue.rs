@@ -1,0 +1,405 @@
+//! THE table of metrics: every metric once, with its name, kind, unit, labels and help.
+//!
+//! A row makes a field of a struct of atomics (what code adds to), a [`Descriptor`] (what docs/metrics.md and the checks of rules and
+//! panels read) and a line of the exposition. The doc comment is the help text; there is no second one.
+//! `packets_sent` in scope `ingress.` is `ddc.ingress.packets_sent` in StatsD and `ddc_ingress_packets_sent_total` in Prometheus.
+//!
+//! Every metric of a link has the labels `link` and `side`. Other labels come only from enums ([`crate::reasons`]), so the number
+//! of series is bounded by the number of links.
+//!
+//! Counters of record counts count records, not events: a chunk of 500 records that is late adds 500.
+
+use crate::cells::{Counter, Counters, Describe, Gauge, Kind, LabelSet, Metric, Reading};
+use crate::process::{BuildInfo, CpuSeconds, ResidentMemory};
+use crate::reasons::{DropReason, KafkaErrorReason, MissingReason, SendErrorReason, SkipReason};
+
+/// What a number counts or measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// UDP datagrams.
+    Datagrams,
+    /// Bytes.
+    Bytes,
+    /// Blocks of the wire format.
+    Blocks,
+    /// Symbols of a block.
+    Symbols,
+    /// Batches.
+    Batches,
+    /// Kafka records.
+    Records,
+    /// Partitions.
+    Partitions,
+    /// Sessions of the wire format.
+    Sessions,
+    /// Happenings of the kind the help names.
+    Events,
+    /// Seconds.
+    Seconds,
+    /// Seconds since 1970-01-01 UTC.
+    Timestamp,
+    /// Bits per second.
+    BitsPerSecond,
+    /// A number that names something.
+    Identifier,
+    /// 0 or 1.
+    Flag,
+}
+
+impl Unit {
+    /// The word in the documentation.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Datagrams => "datagrams",
+            Self::Bytes => "bytes",
+            Self::Blocks => "blocks",
+            Self::Symbols => "symbols",
+            Self::Batches => "batches",
+            Self::Records => "records",
+            Self::Partitions => "partitions",
+            Self::Sessions => "sessions",
+            Self::Events => "events",
+            Self::Seconds => "seconds",
+            Self::Timestamp => "seconds since 1970",
+            Self::BitsPerSecond => "bits per second",
+            Self::Identifier => "number",
+            Self::Flag => "0 or 1",
+        }
+    }
+}
+
+/// One row of the catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptor {
+    /// The name without the leading `ddc.`: `ingress.packets_sent`.
+    pub name: &'static str,
+    /// Counter or gauge.
+    pub kind: Kind,
+    /// What it counts.
+    pub unit: Unit,
+    /// Labels of the whole table: `link` and `side`, or none.
+    pub labels: &'static [&'static str],
+    /// Further labels whose values are fixed for the life of the process.
+    pub fixed: &'static [&'static str],
+    /// The label with a fixed list of values, if there is one.
+    pub by: Option<LabelSet>,
+    /// One sentence or two, from the doc comment.
+    pub help: &'static str,
+}
+
+impl Descriptor {
+    /// `ddc.ingress.packets_sent`
+    pub fn statsd_name(&self) -> String {
+        format!("ddc.{}", self.name)
+    }
+
+    /// `ddc_ingress_packets_sent_total`; a gauge has no `_total`.
+    pub fn prometheus_name(&self) -> String {
+        let suffix = if self.kind == Kind::Counter { "_total" } else { "" };
+        format!("ddc_{}{suffix}", self.name.replace('.', "_"))
+    }
+
+    /// Every label key, in the order of the exposition.
+    pub fn label_keys(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.labels.iter().chain(self.fixed).copied().chain(self.by.map(|by| by.key))
+    }
+}
+
+/// A struct of metrics made by [`metrics!`]: its rows, and its cells in the same order.
+pub trait Table: Default + Send + Sync + 'static {
+    /// The rows.
+    const DESCRIPTORS: &'static [Descriptor];
+
+    /// The cell of row `row`. Panics when there is no such row: callers count with [`Table::DESCRIPTORS`].
+    fn cell(&self, row: usize) -> &dyn Metric;
+}
+
+/// All rows, table after table, in the order of the exposition.
+pub fn all() -> impl Iterator<Item = &'static Descriptor> {
+    [
+        CommonMetrics::DESCRIPTORS,
+        IngressMetrics::DESCRIPTORS,
+        EgressMetrics::DESCRIPTORS,
+        ProcessMetrics::DESCRIPTORS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Labels of every metric of a link.
+const LINK_LABELS: &[&str] = &["link", "side"];
+/// Labels of the metrics of a process.
+const NO_LABELS: &[&str] = &[];
+
+/// Makes a struct of metrics and its [`Table`].
+macro_rules! metrics {
+    (
+        $(#[doc = $about:literal])+
+        pub struct $Table:ident, scope = $scope:literal, labels = $labels:ident {
+            $( $(#[doc = $help:literal])+ $name:ident: $Cell:ty, unit = $unit:ident; )+
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Debug, Default)]
+        pub struct $Table {
+            $( $(#[doc = $help])+ pub $name: $Cell, )+
+        }
+
+        impl Table for $Table {
+            const DESCRIPTORS: &'static [Descriptor] = &[
+                $( Descriptor {
+                    name: concat!($scope, stringify!($name)),
+                    kind: <$Cell as Describe>::KIND,
+                    unit: Unit::$unit,
+                    labels: $labels,
+                    fixed: <$Cell as Describe>::FIXED,
+                    by: <$Cell as Describe>::BY,
+                    help: concat!($($help),+).trim_ascii(),
+                } ),+
+            ];
+
+            fn cell(&self, row: usize) -> &dyn Metric {
+                let cells: &[&dyn Metric] = &[$(&self.$name),+];
+                cells[row]
+            }
+        }
+    };
+}
+
+metrics! {
+    /// What both sides of a link measure.
+    pub struct CommonMetrics, scope = "", labels = LINK_LABELS {
+        /// Datagrams that were not used or not sent, by reason.
+        dropped_packets: Counters<DropReason>, unit = Datagrams;
+        /// Times the bounded buffer was found full: the ingress then pauses its source, the egress drops and reports.
+        buffer_full: Counter, unit = Events;
+    }
+}
+
+metrics! {
+    /// What the ingress of one link measures: source → packer → FEC, seal, pacer → socket.
+    pub struct IngressMetrics, scope = "ingress.", labels = LINK_LABELS {
+        /// Datagrams handed to the kernel, of every kind.
+        packets_sent: Counter, unit = Datagrams;
+        /// Bytes of these datagrams on the wire, Ethernet, IP and UDP framing included: what `rate` counts.
+        bytes_sent: Counter, unit = Bytes;
+        /// Blocks of which all source symbols were handed to the kernel.
+        blocks_sent: Counter, unit = Blocks;
+        /// Batches packed and sent.
+        batches_sent: Counter, unit = Batches;
+        /// Batches that carried a ledger: where each partition stands.
+        ledgers_sent: Counter, unit = Batches;
+        /// Records read from the source.
+        records_read: Counter, unit = Records;
+        /// Records of batches that were handed to the kernel.
+        records_sent: Counter, unit = Records;
+        /// Bytes of the batches sent, before compression.
+        record_bytes_sent: Counter, unit = Bytes;
+        /// Bytes of the batches sent, after compression.
+        compressed_bytes: Counter, unit = Bytes;
+        /// Source symbols sent.
+        source_symbols: Counter, unit = Symbols;
+        /// Repair symbols sent.
+        repair_symbols: Counter, unit = Symbols;
+        /// Heartbeats sent, one each second.
+        heartbeats_sent: Counter, unit = Datagrams;
+        /// Times the pacer held a datagram back to keep `rate`.
+        pace_waits: Counter, unit = Events;
+        /// Times the kernel did not take a datagram, by reason; what was not sent after all is in `ddc_dropped_packets_total`.
+        send_errors: Counters<SendErrorReason>, unit = Events;
+        /// Times the socket's send buffer had no room and the sender waited.
+        send_buffer_full: Counter, unit = Events;
+        /// 1 while the source is paused because `[link] buffer` is full.
+        kafka_paused: Gauge, unit = Flag;
+        /// Commits of offsets that the source acknowledged.
+        commits: Counter, unit = Events;
+        /// Commits of offsets that failed; what they covered is sent again after a restart.
+        commit_failures: Counter, unit = Events;
+        /// Times the consumer group gave or took partitions.
+        rebalances: Counter, unit = Events;
+        /// Partitions this ingress reads now.
+        assigned_partitions: Gauge, unit = Partitions;
+        /// Records in the assigned partitions that were not sent yet.
+        consumer_lag: Reading, unit = Records;
+        /// Bytes that wait between the source and the socket, bounded by `[link] buffer`.
+        queue_bytes: Gauge, unit = Bytes;
+        /// Records read and never sent, by reason: the destination lacks them.
+        records_skipped: Counters<SkipReason>, unit = Records;
+        /// Start of the session the ingress sends in, by its own clock.
+        session_start_timestamp_seconds: Reading, unit = Timestamp;
+        /// The key id the ingress seals with.
+        key_id: Reading, unit = Identifier;
+        /// Times a topic was found to be another one of the same name.
+        topics_recreated: Counter, unit = Events;
+        /// Errors of the source, by reason.
+        source_errors: Counters<KafkaErrorReason>, unit = Events;
+        /// The configured rate; absent when unlimited.
+        rate_limit_bits_per_second: Reading, unit = BitsPerSecond;
+    }
+}
+
+metrics! {
+    /// What the egress of one link measures: socket → seal, FEC, order → sink.
+    pub struct EgressMetrics, scope = "egress.", labels = LINK_LABELS {
+        /// Datagrams read from the socket, ours or not.
+        packets_received: Counter, unit = Datagrams;
+        /// Bytes of these datagrams on the wire, Ethernet, IP and UDP framing included.
+        bytes_received: Counter, unit = Bytes;
+        /// Datagrams lost on the path, by packet numbers; those that come later are in `ddc_egress_packets_late_total`: subtract.
+        packet_loss: Counter, unit = Datagrams;
+        /// Datagrams that were counted as lost and came after all.
+        packets_late: Counter, unit = Datagrams;
+        /// Datagrams the kernel dropped because our receive buffer was full; they are part of `ddc_egress_packet_loss_total` too.
+        socket_drops: Counter, unit = Datagrams;
+        /// Bytes the kernel gave for the receive buffer.
+        receive_buffer_bytes: Reading, unit = Bytes;
+        /// Sessions opened.
+        sessions_opened: Counter, unit = Sessions;
+        /// Sessions retired: said goodbye, or silent while a newer one was open.
+        sessions_retired: Counter, unit = Sessions;
+        /// Sessions open now.
+        sessions_open: Gauge, unit = Sessions;
+        /// Start of the newest session, by the ingress's clock.
+        session_start_timestamp_seconds: Reading, unit = Timestamp;
+        /// The key id of the newest session.
+        key_id: Reading, unit = Identifier;
+        /// Times two sessions were found sending side by side for long: two ingresses on one link.
+        two_senders: Counter, unit = Events;
+        /// Blocks of which at least one symbol came.
+        blocks_received: Counter, unit = Blocks;
+        /// Blocks completed with repair symbols.
+        blocks_repaired: Counter, unit = Blocks;
+        /// Source symbols computed from repair symbols.
+        symbols_repaired: Counter, unit = Symbols;
+        /// Symbols that came for a block that was complete already: no fault, on a clean path every repair symbol.
+        symbols_spare: Counter, unit = Symbols;
+        /// Blocks given up with too few symbols to repair them.
+        blocks_unrepairable: Counter, unit = Blocks;
+        /// Blocks given up of which not one symbol came.
+        blocks_lost: Counter, unit = Blocks;
+        /// Blocks completed after they had been stepped over.
+        blocks_late: Counter, unit = Blocks;
+        /// Bytes of blocks in the reorder window, bounded by `[link.receive] window`.
+        window_bytes: Gauge, unit = Bytes;
+        /// Batches that came whole and could not be read: the two sides are of different versions, or one has a fault.
+        batches_refused: Counter, unit = Batches;
+        /// Records of batches that came whole.
+        records_received: Counter, unit = Records;
+        /// Records the sink acknowledged.
+        records_delivered: Counter, unit = Records;
+        /// Records skipped because they had been delivered before.
+        records_duplicate: Counter, unit = Records;
+        /// Records that came after they had been stepped over.
+        records_late: Counter, unit = Records;
+        /// Records that were sent and will not be delivered, by reason; the log names topic, partition and offsets.
+        records_missing: Counters<MissingReason>, unit = Records;
+        /// Errors of the sink, by reason.
+        sink_errors: Counters<KafkaErrorReason>, unit = Events;
+        /// Times the sink tried records again.
+        sink_retries: Counter, unit = Events;
+        /// Bytes that wait between the link and the sink, bounded by `[sink] buffer`.
+        queue_bytes: Gauge, unit = Bytes;
+        /// Heartbeats received.
+        heartbeats_received: Counter, unit = Datagrams;
+        /// When the last heartbeat came, by the egress's clock.
+        last_heartbeat_timestamp_seconds: Reading, unit = Timestamp;
+        /// The egress's clock less the ingress's clock at the last heartbeat; the way of the heartbeat is part of it.
+        clock_difference_seconds: Reading, unit = Seconds;
+        /// Datagrams the ingress says it has sent, at its last heartbeat.
+        source_packets_sent: Reading, unit = Datagrams;
+        /// Blocks the ingress says it has sent, at its last heartbeat.
+        source_blocks_sent: Reading, unit = Blocks;
+        /// Records the ingress says it has sent, at its last heartbeat.
+        source_records_sent: Reading, unit = Records;
+        /// Bytes the ingress says it has sent, at its last heartbeat.
+        source_bytes_sent: Reading, unit = Bytes;
+        /// Records the ingress says it has yet to send, at its last heartbeat.
+        source_lag: Reading, unit = Records;
+        /// The rate the ingress says it is limited to, at its last heartbeat; absent when unlimited.
+        source_rate_bits_per_second: Reading, unit = BitsPerSecond;
+    }
+}
+
+metrics! {
+    /// What a process measures about itself, whatever links it runs.
+    pub struct ProcessMetrics, scope = "", labels = NO_LABELS {
+        /// Times every thread of the data path was seen to have moved; standing still between two scrapes means that one hangs.
+        process_ticks: Counter, unit = Events;
+        /// When the process started, by its own clock.
+        process_start_timestamp_seconds: Reading, unit = Timestamp;
+        /// CPU time used by all threads, in user and kernel mode.
+        process_cpu_seconds: CpuSeconds, unit = Seconds;
+        /// Bytes of the process that are in memory.
+        process_resident_memory_bytes: ResidentMemory, unit = Bytes;
+        /// Always 1: the version, and an id that is new at each start.
+        build_info: BuildInfo, unit = Flag;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn find(name: &str) -> &'static Descriptor {
+        all().find(|d| d.name == name).unwrap_or_else(|| panic!("{name} is not in the catalogue"))
+    }
+
+    #[test]
+    fn documented_names_stand() {
+        for (statsd, prometheus) in [
+            ("ddc.ingress.packets_sent", "ddc_ingress_packets_sent_total"),
+            ("ddc.ingress.bytes_sent", "ddc_ingress_bytes_sent_total"),
+            ("ddc.egress.packets_received", "ddc_egress_packets_received_total"),
+            ("ddc.egress.packet_loss", "ddc_egress_packet_loss_total"),
+            ("ddc.dropped_packets", "ddc_dropped_packets_total"),
+            ("ddc.buffer_full", "ddc_buffer_full_total"),
+            ("ddc.process_ticks", "ddc_process_ticks_total"),
+            ("ddc.build_info", "ddc_build_info"),
+        ] {
+            let row = find(&statsd[4..]);
+            assert_eq!((row.statsd_name().as_str(), row.prometheus_name().as_str()), (statsd, prometheus));
+        }
+    }
+
+    #[test]
+    fn every_row_is_well_formed_and_unique() {
+        let mut seen = BTreeSet::new();
+        for row in all() {
+            let name = row.prometheus_name();
+            assert!(seen.insert(name.clone()), "{name} twice");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert!(row.help.ends_with('.') && !row.help.contains(['\n', '|']), "{name}: {:?}", row.help);
+            assert!(!row.help.contains("  "), "{name}: {:?}", row.help);
+            let timestamp = row.unit == Unit::Timestamp;
+            assert_eq!(timestamp, row.name.ends_with("_timestamp_seconds"), "{name}");
+            assert!(!timestamp || row.kind == Kind::Gauge, "{name}");
+            assert!(!row.name.ends_with("_total"), "{name}: `_total` is added by the exposition");
+            let keys: Vec<_> = row.label_keys().collect();
+            assert_eq!(keys.len(), keys.iter().collect::<BTreeSet<_>>().len(), "{name}: {keys:?}");
+        }
+        assert!(seen.len() >= 70, "{}", seen.len());
+    }
+
+    /// Cells and rows must be in the same order, or counters would swap names.
+    #[test]
+    fn a_cell_is_found_under_its_own_row() {
+        fn row_of(name: &str) -> usize {
+            EgressMetrics::DESCRIPTORS.iter().position(|d| d.name == name).unwrap()
+        }
+        let metrics = EgressMetrics::default();
+        metrics.packet_loss.add(41);
+        metrics.source_lag.set(42.0);
+        for (row, descriptor) in EgressMetrics::DESCRIPTORS.iter().enumerate() {
+            let mut values = Vec::new();
+            metrics.cell(row).read(None, &mut |_, value| values.push(value.to_string()));
+            let expected = match row {
+                row if row == row_of("egress.packet_loss") => vec!["41"],
+                row if row == row_of("egress.source_lag") => vec!["42"],
+                _ => values.iter().map(|_| "0").collect(),
+            };
+            assert_eq!(values, expected, "{}", descriptor.name);
+        }
+    }
+}
