@@ -105,7 +105,7 @@ impl Descriptor {
     }
 }
 
-/// A struct of metrics made by [`metrics!`]: its rows, and its cells in the same order.
+/// A struct of metrics made by `metrics!`: its rows, and its cells in the same order.
 pub trait Table: Default + Send + Sync + 'static {
     /// The rows.
     const DESCRIPTORS: &'static [Descriptor];
