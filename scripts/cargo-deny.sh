@@ -10,11 +10,11 @@ use_rust || die "$EX_UNAVAILABLE" "no Rust $(rust_version_wanted) or later; run:
 tool=$CACHE_DIR/cargo-deny-$CARGO_DENY_VERSION
 if [[ ! -x $tool/bin/cargo-deny ]]; then
   say "Building cargo-deny $CARGO_DENY_VERSION once …"
-  # A target directory of its own, removed afterwards: cargo would mix it into ours.
+  # Unoptimised: it builds in half the time and runs as quickly. A target directory of its own, removed afterwards.
   build=$(mktemp -d)
   trap 'rm -rf "$build"' EXIT
-  CARGO_TARGET_DIR=$build cargo install --quiet --locked --root "$tool" --no-default-features \
-    "cargo-deny@$CARGO_DENY_VERSION" ||
+  CARGO_TARGET_DIR=$build CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root "$tool" \
+    --no-default-features "cargo-deny@$CARGO_DENY_VERSION" ||
     die "$EX_UNAVAILABLE" "cargo-deny $CARGO_DENY_VERSION could not be built (see above)"
 fi
 

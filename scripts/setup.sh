@@ -88,9 +88,15 @@ install_missing() {
   say "setup: installing ${missing[*]}"
   as_root apt-get update -qq ||
     die "$EX_UNAVAILABLE" "\`apt-get update\` failed (see above); the packages still missing: ${missing[*]}"
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
-    >&2 </dev/null ||
+  local log
+  log=$(mktemp)
+  if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    -o Dpkg::Use-Pty=0 "${missing[@]}" >"$log" 2>&1 </dev/null; then
+    say "$(tail -n 30 "$log")"
+    rm -f "$log"
     die "$EX_UNAVAILABLE" "\`apt-get install\` failed (see above); the packages still missing: ${missing[*]}"
+  fi
+  rm -f "$log"
 }
 
 # Java, Maven and cmake often come from elsewhere (SDKMAN, pip); one that works is not doubled.
