@@ -119,7 +119,7 @@ stage() {
     ((patience < 50)) || kill "$tee_pid" 2>/dev/null || true
     sleep 0.1
   done
-  count "$log" "$code"
+  count "$name" "$log" "$code"
   local line
   line="stage $name: $(minutes $((SECONDS - since))) min"
   ((code == 0)) || line+=", FAILED (exit code $code)"
@@ -129,18 +129,19 @@ stage() {
   return "$code"
 }
 
-# count LOG CODE: adds cargo's own sums; a stage without any counts as one check.
+# count NAME LOG CODE: adds cargo's own sums; a stage without any counts as one check.
 count() {
-  local passed failed ignored
+  local name=$1 log=$2 code=$3 passed failed ignored
   read -r passed failed ignored < <(
     awk '/^test result: / { for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1)
-           if ($i ~ /^failed/) f += $(i-1); if ($i ~ /^ignored/) g += $(i-1) } } END { print p+0, f+0, g+0 }' "$1"
+           if ($i ~ /^failed/) f += $(i-1); if ($i ~ /^ignored/) g += $(i-1) } } END { print p+0, f+0, g+0 }' "$log"
   )
-  # A stage that failed without a failed test (does not compile, ran too long) is one failure.
-  if (($2 != 0 && failed == 0)); then
+  if ((code != 0 && failed == 0)); then
+    # It failed without a failed test: does not compile, ran too long.
     failed=1
-  elif (($2 == 0 && passed + failed == 0)); then
-    passed=1
+  elif ((code == 0 && passed == 0)); then
+    # Tests that did not run have not passed.
+    if [[ $name == unit || $name == e2e ]]; then failed=1; else passed=1; fi
   fi
   PASSED=$((PASSED + passed)) FAILED=$((FAILED + failed)) IGNORED=$((IGNORED + ignored))
 }
