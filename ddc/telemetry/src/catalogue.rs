@@ -305,17 +305,17 @@ metrics! {
         last_heartbeat_timestamp_seconds: Reading, unit = Timestamp;
         /// The egress's clock less the ingress's clock at the last heartbeat; the way of the heartbeat is part of it.
         clock_difference_seconds: Reading, unit = Seconds;
-        /// Datagrams the ingress says it has sent, at its last heartbeat.
+        /// Datagrams the ingress says it has sent in this session, at its last heartbeat.
         source_packets_sent: Reading, unit = Datagrams;
-        /// Blocks the ingress says it has sent, at its last heartbeat.
+        /// Blocks the ingress says it has sent in this session, at its last heartbeat.
         source_blocks_sent: Reading, unit = Blocks;
-        /// Records the ingress says it has sent, at its last heartbeat.
+        /// Records the ingress says it has sent in this session, at its last heartbeat.
         source_records_sent: Reading, unit = Records;
-        /// Bytes the ingress says it has sent, at its last heartbeat.
+        /// Bytes of UDP payload the ingress says it has sent in this session, at its last heartbeat.
         source_bytes_sent: Reading, unit = Bytes;
         /// Records the ingress says it has yet to send, at its last heartbeat.
         source_lag: Reading, unit = Records;
-        /// The rate the ingress says it is limited to, at its last heartbeat; absent when unlimited.
+        /// The rate on the wire the ingress says it is limited to, at its last heartbeat; absent when unlimited.
         source_rate_bits_per_second: Reading, unit = BitsPerSecond;
     }
 }
