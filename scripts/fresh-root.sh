@@ -5,6 +5,8 @@
 #
 #   fresh-root.sh [--keep] [--directory D] [COMMAND…]     default commands: "make demo" "make test"
 #
+# A directory kept by an earlier run is used again, with a new clone.
+#
 # Each COMMAND is one argument, run by bash in the clone. Minutes of each are printed; the first failure ends it.
 # Needs root, git and mmdebstrap. What this host needs to reach its package registries (certificates, proxy
 # variables, the cargo, Maven and pip configuration of the user, apt settings) goes along, when there is any.
@@ -65,6 +67,10 @@ timed() {
 
 make_root() {
   local file options=()
+  if [[ -d $ROOT/root/ddc ]]; then
+    rm -rf "$ROOT/root/ddc"
+    return 0
+  fi
   # Settings of apt that concern the network and the archive's dates; the others are the host's business.
   for file in /etc/apt/apt.conf.d/*; do
     if [[ -f $file ]] && grep -qE '^ *Acquire::' "$file"; then options+=("--aptopt=$file"); fi

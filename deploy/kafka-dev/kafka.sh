@@ -85,8 +85,10 @@ fetch() {
     work=$(mktemp -d "$CACHE_DIR/.kafka-$version.XXXXXX")
     cp "$HERE/pom.xml" "$work/"
     say "kafka.sh: fetching Apache Kafka $version with Maven …"
-    if ! mvn -q -B -f "$work/pom.xml" -Dstyle.color=never dependency:copy-dependencies "-Dkafka.version=$version" \
-      -DincludeScope=runtime "-DoutputDirectory=$work/home/lib" >&2 </dev/null; then
+    # Maven prints colour codes even when told not to: its words are shown only when it fails.
+    if ! mvn -q -B -f "$work/pom.xml" dependency:copy-dependencies "-Dkafka.version=$version" \
+      -DincludeScope=runtime "-DoutputDirectory=$work/home/lib" >"$work/maven.log" 2>&1 </dev/null; then
+      say "$(tail -n 20 "$work/maven.log")"
       rm -rf "$work"
       die "$EX_UNAVAILABLE" "Maven could not resolve Kafka $version (see above); is its repository reachable?"
     fi
