@@ -107,6 +107,8 @@ clone() {
 }
 
 mount_system() {
+  # The root must be a mount point of its own, or `ip netns exec` can't make it private.
+  mount --bind "$ROOT" "$ROOT"
   mount -t proc proc "$ROOT/proc"
   mount --rbind /dev "$ROOT/dev"
   mount --rbind /sys "$ROOT/sys"
@@ -127,8 +129,8 @@ in_root() {
 
 remove_root() {
   local mounted
-  for mounted in run sys dev proc; do
-    ! mountpoint -q "$ROOT/$mounted" || umount -R -l "$ROOT/$mounted" || true
+  for mounted in /run /sys /dev /proc ''; do
+    ! mountpoint -q "$ROOT$mounted" || umount -R -l "$ROOT$mounted" || true
   done
   # Never across a mount that could not be undone.
   rm -rf --one-file-system "${ROOT:?}"
