@@ -85,6 +85,8 @@ install_missing() {
   ((${#missing[@]})) || return 0
 
   [[ -z $UNTRIED ]] || say "setup: these package names have not been tried on $UNTRIED"
+  ((EUID == 0)) || have sudo || die "$EX_UNAVAILABLE" \
+    "not root and no sudo; have this run as root: apt-get update && apt-get install -y ${missing[*]}"
   say "setup: installing ${missing[*]}"
   as_root apt-get update -qq ||
     die "$EX_UNAVAILABLE" "\`apt-get update\` failed (see above); the packages still missing: ${missing[*]}"
@@ -113,15 +115,7 @@ brought_otherwise() {
   esac
 }
 
-as_root() {
-  if ((EUID == 0)); then
-    "$@"
-  elif have sudo; then
-    sudo "$@"
-  else
-    die "$EX_UNAVAILABLE" "not root and no sudo; run as root: $*"
-  fi
-}
+as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
 
 # --- Rust ----------------------------------------------------------------------------------------------------------
 
@@ -172,6 +166,8 @@ check_unknown() {
   local distribution=$1 profile=$2 missing=() tool library tools=(cc c++ cmake pkg-config git)
   shift 2
   [[ $profile == test ]] && tools+=(java mvn openssl ip nft python3)
+  # ip and nft lie in directories that only root has on its PATH.
+  local PATH=$PATH:/usr/sbin:/sbin
   for tool in "${tools[@]}"; do have "$tool" || missing+=("$tool"); done
   if have pkg-config; then
     for library in openssl libsasl2 zlib libcurl; do
