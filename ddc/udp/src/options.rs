@@ -59,10 +59,10 @@ pub(crate) fn local_address(socket: &Socket) -> Result<SocketAddr, OpenError> {
 
 /// Sets DF and has datagrams above the interface's MTU refused (EMSGSIZE), never split.
 ///
-/// PROBE, not DO. Both set DF and never fragment here. But DO also believes what the network says about the path's
-/// MTU. Across a diode no honest ICMP message ever comes back, so only two things could speak: a forged "fragmentation
-/// needed" (one packet would make every datagram too large for ten minutes) and nothing at all. PROBE goes by the
-/// interface's own MTU and stays deaf to the rest; the path beyond it is the operator's, by `mtu` in the configuration.
+/// PROBE, not DO. Both set DF and never fragment here. But DO also believes ICMP "fragmentation needed" about the path's
+/// MTU. Across a diode no honest one ever comes back, and a single forged one would make every datagram too large for
+/// ten minutes. PROBE goes by the interface's own MTU and is deaf to the rest, to `ip route … mtu` too: what the path
+/// beyond the interface carries is the operator's to know, and stands in the configuration as `mtu`.
 pub(crate) fn never_fragment(socket: &Socket, ipv6: bool) -> Result<(), OpenError> {
     if ipv6 {
         sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::PROBE)

@@ -26,6 +26,9 @@ use crate::drops::DropCounter;
 use crate::options::{bind_interface, local_address, new_socket, option, timespec, with_scope};
 use crate::{Engine, OpenError, portable, system};
 
+/// Most that one [`ReceiverSocket::receive`] waits, whatever it is asked for.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 /// How to open a [`ReceiverSocket`].
 #[derive(Clone, Debug)]
 pub struct ReceiverOptions {
@@ -113,7 +116,7 @@ impl ReceiverSocket {
     /// Under load it does not wait and costs one system call per batch. Callers keep `timeout` at 100 ms or less, since
     /// nothing else ends the wait.
     pub fn receive(&mut self, batch: &mut ReceiveBatch, timeout: Duration) -> io::Result<usize> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout.min(LONGEST_WAIT);
         loop {
             match self.receive_once(batch) {
                 Ok(count) => return Ok(count),
