@@ -27,7 +27,7 @@ use crate::options::{bind_interface, local_address, new_socket, option, timespec
 use crate::{Engine, OpenError, portable, system};
 
 /// Most that one [`ReceiverSocket::receive`] waits, whatever it is asked for.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// How to open a [`ReceiverSocket`].
 #[derive(Clone, Debug)]
