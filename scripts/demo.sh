@@ -8,6 +8,11 @@ cd "$ROOT_DIR"
 scripts/setup.sh --for demo
 use_rust || die "$EX_UNAVAILABLE" "no Rust $(rust_version_wanted) or later, although setup.sh ended well"
 target=$(target_dir)
-[[ -x $target/release/ddc ]] || say "Building ddc; the first time this takes some minutes (librdkafka is C) …"
-cargo build --quiet --release --locked -p ddc-cli
+# The first build takes minutes and shows its progress; later ones only speak when something is wrong.
+quiet=(--quiet)
+if [[ ! -x $target/release/ddc ]]; then
+  quiet=()
+  say "Building ddc; the first time this takes some minutes (librdkafka is C) …"
+fi
+cargo build "${quiet[@]}" --release --locked -p ddc-cli
 exec "$target/release/ddc" demo "$@"

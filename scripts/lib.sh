@@ -12,6 +12,11 @@
 }
 
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Services and CI sometimes run without a home in the environment.
+if [[ -z ${HOME:-} ]]; then
+  HOME=$(getent passwd "$(id -u)" | cut -d : -f 6)
+  export HOME
+fi
 CACHE_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/ddc
 
 # Exit codes as the ddc command uses them (sysexits): 64 usage, 69 something needed is not available.
@@ -58,8 +63,12 @@ use_rust() {
   return 1
 }
 
-# Where cargo puts what it builds.
-target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$ROOT_DIR/target}"; }
+# Where cargo puts what it builds, as an absolute path: tests run in the directories of their packages.
+target_dir() {
+  local target=${CARGO_TARGET_DIR:-target}
+  [[ $target == /* ]] || target=$ROOT_DIR/$target
+  printf '%s\n' "$target"
+}
 
 # minutes SECONDS: "3.4".
 minutes() { printf '%d.%d\n' $(($1 / 60)) $(($1 % 60 * 10 / 60)); }

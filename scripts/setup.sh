@@ -147,14 +147,20 @@ finish_rust() {
     "no Rust toolchain of version $(rust_version_wanted) or later; install one (https://rustup.rs) and run this again"
   [[ $1 == test ]] || return 0
   rust_tools_present && return 0
-  if have rustup && [[ $(command -v cargo) != /usr/bin/cargo ]]; then
+  if debian_rust; then
+    install_missing rust-web-clippy rustfmt-web
+  elif have rustup; then
     say "setup: adding clippy and rustfmt to the Rust toolchain"
     rustup component add clippy rustfmt >&2 || true
-  elif have apt-get; then
-    install_missing rust-web-clippy rustfmt-web
   fi
   rust_tools_present || die "$EX_UNAVAILABLE" \
     "clippy or rustfmt is missing for $(command -v cargo); run: rustup component add clippy rustfmt"
+}
+
+# The toolchain in use is Debian's rustc-web. (A packaged rustup puts its cargo in /usr/bin too.)
+debian_rust() {
+  [[ $(command -v cargo) == /usr/bin/cargo ]] &&
+    dpkg-query -W -f '${db:Status-Status}' rustc-web 2>/dev/null | grep -qx installed
 }
 
 rust_tools_present() { cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1; }
