@@ -1,1 +1,32 @@
-//! What rdkafka lacks, over its FFI: topic ids, batch reads, client settings.
+//! What rdkafka lacks, over its FFI, and what both Kafka ends of a link share. Safe outside.
+//!
+//! ```text
+//!  Kafka ──▶ group ──▶ batch ──▶ (proxy: pack … link … unpack) ──▶ rdkafka producer ──▶ Kafka
+//!            who owns   records,                                    settings, admin,
+//!            what       borrowed                                    errors
+//! ```
+//!
+//! | module       | what it is for                                                                  |
+//! |--------------|---------------------------------------------------------------------------------|
+//! | [`settings`] | typed client settings → a configuration librdkafka accepts, or every mistake named |
+//! | [`group`]    | a member of a consumer group whose rebalances the caller answers, one thread     |
+//! | [`batch`]    | records read many at a time, borrowed where librdkafka holds them                |
+//! | [`commit`]   | commits whose ends are heard of, with a bound on waiting                        |
+//! | [`topic_id`] | Kafka's topic ids, asked for without blocking                                   |
+//! | [`admin`]    | create and describe topics from a thread without a runtime, each call bounded    |
+//! | [`errors`]   | what an error means to an operator: kind, reason for metrics, advice             |
+//! | [`context`]  | librdkafka's log lines and errors → tracing and a state that can be shown        |
+//!
+//! It decides nothing about delivery: the commit rule, epochs and retries live in ddc-proxy.
+
+pub mod admin;
+pub mod batch;
+pub mod commit;
+pub mod context;
+pub mod errors;
+pub mod group;
+mod native;
+pub mod settings;
+pub mod topic_id;
+
+pub use native::NativeHandle;
