@@ -1,0 +1,179 @@
+//! The idempotent producer: records with every field as they were, answers by number.
+//!
+//! One thread owns it: it hands records over ([`Producer::send`]) and fetches the answers
+//! ([`Producer::answers`]). Nothing here waits; what to do about an answer is decided in `egress`.
+//!
+//! Two timestamps cannot be carried as they are, since librdkafka takes 0 for "now": 0 ms (1970 to the
+//! millisecond) becomes 1 ms; "none" becomes −1, which is what Kafka itself stores for it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ddc_kafka::context::Reporter;
+use ddc_kafka::errors::code_of;
+use ddc_wire::Record;
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use super::headers::HeaderWriter;
+
+/// What became of a record: its number, and why it came back if it did.
+pub type Answer = (usize, Result<(), Code>);
+
+/// Where a record goes, and where it came from.
+#[derive(Debug, Clone, Copy)]
+pub struct Route<'a> {
+    /// The topic at the destination.
+    pub topic: &'a str,
+    /// The partition at the destination; `None`: by the key (murmur2, as Java clients do; without a key by chance).
+    pub partition: Option<i32>,
+    /// The topic at the source.
+    pub source_topic: &'a str,
+    /// The partition at the source.
+    pub source_partition: i32,
+    /// Whether the record is marked as late.
+    pub late: bool,
+}
+
+/// Why a record was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotTaken {
+    /// The queue is full: fetch answers, then try again.
+    Full,
+    /// librdkafka refuses it at once.
+    Refused(Code),
+}
+
+/// See the module's text.
+pub struct Producer {
+    config: ClientConfig,
+    reporter: Reporter,
+    producer: BaseProducer<Delivery>,
+    answers: Arc<Mutex<Vec<Answer>>>,
+    headers: HeaderWriter,
+}
+
+impl Producer {
+    /// With a configuration built for the role `Sink`. Connects in the background.
+    pub fn new(config: ClientConfig, reporter: Reporter, provenance: bool) -> KafkaResult<Self> {
+        let (producer, answers) = open(&config, &reporter)?;
+        Ok(Self { config, reporter, producer, answers, headers: HeaderWriter::new(provenance) })
+    }
+
+    /// Hands a record over under a number that its answer will carry. Returns how many of its header names had
+    /// to be changed. Without waiting; what was taken is copied.
+    pub fn send(&mut self, record: &Record<'_>, route: Route<'_>, number: usize) -> Result<u32, NotTaken> {
+        let written = self.headers.write(record, route.source_topic, route.source_partition, route.late);
+        let mut message: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(route.topic, number);
+        message.partition = route.partition;
+        message.key = record.key;
+        message.payload = record.value;
+        message.headers = written.headers;
+        message.timestamp = Some(match record.timestamp.map(|timestamp| timestamp.millis()) {
+            None => -1,
+            Some(0) => 1,
+            Some(millis) => millis,
+        });
+        match self.producer.send(message) {
+            Ok(()) => Ok(written.changed_names),
+            Err((error, _)) => Err(match code_of(&error).unwrap_or(Code::Fail) {
+                Code::QueueFull => NotTaken::Full,
+                code => NotTaken::Refused(code),
+            }),
+        }
+    }
+
+    /// Appends the answers that have come. Does not wait.
+    pub fn answers(&self, out: &mut Vec<Answer>) {
+        // One poll serves one event; an event answers for a whole produce batch.
+        for _ in 0..MAX_POLLS {
+            self.producer.poll(Duration::ZERO);
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            if answers.is_empty() {
+                return;
+            }
+            if answers.iter().any(|(_, answer)| answer.is_ok()) {
+                self.reporter.clear_error();
+            }
+            out.append(&mut answers);
+        }
+    }
+
+    /// Why this producer can do no more, if so: it must be [rebuilt](Self::rebuild).
+    pub fn fatal(&self) -> Option<(Code, String)> {
+        self.producer.client().fatal_error()
+    }
+
+    /// Replaces the producer. Answers of the old one no longer come: the caller sends again what was not answered.
+    pub fn rebuild(&mut self) -> KafkaResult<()> {
+        let (producer, answers) = open(&self.config, &self.reporter)?;
+        (self.producer, self.answers) = (producer, answers);
+        Ok(())
+    }
+
+    /// Asks for a topic's partitions, so that new ones are known before the regular refresh.
+    pub fn refresh(&self, topic: &str, timeout: Duration) {
+        // The answer goes into librdkafka's cache; a failure shows when a record is sent.
+        let _ = self.producer.client().fetch_metadata(Some(topic), timeout);
+    }
+
+    /// The names of all topics of the cluster: a sign that it answers and lets us in.
+    pub fn topics(&self, timeout: Duration) -> KafkaResult<Vec<String>> {
+        let metadata = self.producer.client().fetch_metadata(None, timeout)?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    }
+
+    /// Records and other events that are with librdkafka.
+    pub fn queued(&self) -> usize {
+        usize::try_from(self.producer.in_flight_count()).unwrap_or(0)
+    }
+
+    /// Where client errors are kept.
+    pub fn reporter(&self) -> &Reporter {
+        &self.reporter
+    }
+}
+
+/// Events served in one go, so that a flood of answers does not keep the thread from handing over.
+const MAX_POLLS: usize = 64;
+
+fn open(
+    config: &ClientConfig,
+    reporter: &Reporter,
+) -> KafkaResult<(BaseProducer<Delivery>, Arc<Mutex<Vec<Answer>>>)> {
+    let answers = Arc::new(Mutex::new(Vec::new()));
+    let context = Delivery { reporter: reporter.clone(), answers: Arc::clone(&answers) };
+    Ok((config.create_with_context(context)?, answers))
+}
+
+/// librdkafka's callbacks; they run on the thread that polls.
+struct Delivery {
+    reporter: Reporter,
+    answers: Arc<Mutex<Vec<Answer>>>,
+}
+
+impl ClientContext for Delivery {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.reporter.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.reporter.error(&error, reason);
+    }
+}
+
+impl ProducerContext for Delivery {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        let answer = match result {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(code_of(error).unwrap_or(Code::Fail)),
+        };
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push((number, answer));
+    }
+}

@@ -1,0 +1,248 @@
+//! Looks at a destination before anything is sent there: can it be reached, and would it keep records as they are?
+//!
+//! Changes nothing at the cluster. Bounded in time: [`CONNECT_TIMEOUT`] to get in, then one call for the
+//! configuration of at most [`MAX_TOPICS`] topics.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use ddc_kafka::admin::{Admin, Limit, TimestampType, TopicConfig};
+use ddc_kafka::context::Reporter;
+use ddc_kafka::errors::{Kind, classify};
+use ddc_kafka::settings::Role;
+
+use super::kafka::Producer;
+use crate::config::EgressConfig;
+
+/// How long the cluster has to answer, TLS and SASL included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Topics whose configuration is looked at.
+pub const MAX_TOPICS: usize = 500;
+/// Retention below this deletes records of a week-old backlog as soon as they are written.
+const ENOUGH_RETENTION: Duration = Duration::from_hours(7 * 24);
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// As it should be.
+    Good,
+    /// Records would be changed, lost or refused under circumstances that the text names.
+    Warning,
+    /// The egress would not deliver.
+    Problem,
+}
+
+/// One thing found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What, where and what to do; one line.
+    pub text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.severity {
+            Severity::Good => "ok: ",
+            Severity::Warning => "warning: ",
+            Severity::Problem => "problem: ",
+        })?;
+        f.write_str(&self.text)
+    }
+}
+
+fn found(severity: Severity, text: impl Into<String>) -> Finding {
+    Finding { severity, text: text.into() }
+}
+
+/// Connects and looks. `topics` are source topics that are known to come; without any, those of the cluster's
+/// topics are looked at that the topic map could lead to.
+pub fn preflight(config: &EgressConfig, topics: &[String]) -> Vec<Finding> {
+    let there = match connect(config) {
+        Ok(there) => there,
+        Err(finding) => return vec![finding],
+    };
+    let brokers = config.sink.client.brokers.join(", ");
+    let mut findings = vec![found(Severity::Good, format!("destination {brokers} answers"))];
+    let (known, missing) = candidates(config, topics, &there);
+    for topic in missing {
+        findings.push(if config.sink.create_topics {
+            found(Severity::Good, format!("topic {topic} does not exist yet and will be created"))
+        } else {
+            found(Severity::Warning, format!("topic {topic} does not exist and create_topics = false: its records wait, and those behind them; create it"))
+        });
+    }
+    findings.extend(look_at_topics(config, &known));
+    findings
+}
+
+/// Gets in, and returns the names of the topics.
+fn connect(config: &EgressConfig) -> Result<Vec<String>, Finding> {
+    let problem = |text: String| found(Severity::Problem, text);
+    let native =
+        config.sink.client.build(&config.kafka_role()).map_err(|error| problem(error.to_string()))?;
+    let reporter = Reporter::new(config.link.name.as_str(), "check");
+    let producer =
+        Producer::new(native, reporter.clone(), false).map_err(|error| problem(error.to_string()))?;
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    loop {
+        let error = match producer.topics(Duration::from_secs(1)) {
+            Ok(topics) => return Ok(topics),
+            Err(error) => error,
+        };
+        producer.answers(&mut Vec::new());
+        let last = reporter.last_error();
+        let refused = last.as_ref().is_some_and(|last| last.verdict.kind == Kind::Authentication);
+        if refused || Instant::now() >= deadline {
+            let (verdict, text) = match last {
+                Some(last) => (last.verdict, last.text),
+                None => (classify(&error), error.to_string()),
+            };
+            let brokers = config.sink.client.brokers.join(", ");
+            return Err(problem(format!("destination {brokers}: {text}; {}", verdict.advice)));
+        }
+    }
+}
+
+/// The topics to look at, and those that should be there and are not.
+fn candidates(config: &EgressConfig, topics: &[String], there: &[String]) -> (Vec<String>, Vec<String>) {
+    let sink = &config.sink;
+    let mut wanted: BTreeSet<String> = sink.rename.values().map(|name| name.as_str().to_owned()).collect();
+    wanted.extend(topics.iter().map(|topic| sink.destination(topic)));
+    let prefix = sink.topic_prefix.to_string();
+    let could_be = |name: &&String| !name.starts_with("__") && name.starts_with(&prefix);
+    let (mut known, missing): (BTreeSet<String>, BTreeSet<String>) =
+        wanted.into_iter().partition(|name| there.contains(name));
+    if topics.is_empty() {
+        known.extend(there.iter().filter(could_be).cloned());
+    }
+    (known.into_iter().take(MAX_TOPICS).collect(), missing.into_iter().collect())
+}
+
+fn look_at_topics(config: &EgressConfig, topics: &[String]) -> Vec<Finding> {
+    if topics.is_empty() {
+        return Vec::new();
+    }
+    let unknown = |why: String| {
+        vec![found(Severity::Warning, format!("the topics' configuration cannot be read: {why}"))]
+    };
+    let native = match config.sink.client.build(&Role::Admin) {
+        Ok(native) => native,
+        Err(error) => return unknown(error.to_string()),
+    };
+    let admin = match Admin::new(&native, Reporter::new(config.link.name.as_str(), "check")) {
+        Ok(admin) => admin,
+        Err(error) => return unknown(error.to_string()),
+    };
+    let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+    match admin.topic_configs(&names, CONNECT_TIMEOUT) {
+        Err(error) => unknown(error.to_string()),
+        Ok(answers) => answers
+            .into_iter()
+            .flat_map(|(topic, answer)| match answer {
+                Ok(answer) => judge(&topic, &answer, config.receive.max_record_bytes.bytes()),
+                Err(error) => unknown(error.to_string()),
+            })
+            .collect(),
+    }
+}
+
+/// What a topic's configuration would do to records that keep their own timestamps.
+fn judge(topic: &str, config: &TopicConfig, max_record_bytes: u64) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut warn = |text: String| findings.push(found(Severity::Warning, format!("topic {topic}: {text}")));
+    if config.timestamp_type == Some(TimestampType::LogAppendTime) {
+        warn("message.timestamp.type=LogAppendTime replaces the records' timestamps; set CreateTime to keep them".into());
+    }
+    if let Some(Limit::Of(retention)) = config.retention
+        && config.cleanup_policy.as_deref() != Some("compact")
+        && retention <= ENOUGH_RETENTION
+    {
+        warn(format!(
+            "retention.ms is {}; retention goes by the records' own timestamps, so older records are deleted within minutes of their arrival; raise it above the age of your oldest record, or set -1",
+            Age(retention)
+        ));
+    }
+    if let Some(Limit::Of(limit)) = config.timestamp_before_max {
+        warn(format!(
+            "message.timestamp.before.max.ms refuses records older than {}; they would be stepped over as refused",
+            Age(limit)
+        ));
+    }
+    if let Some(Limit::Of(limit)) = config.timestamp_after_max {
+        warn(format!(
+            "message.timestamp.after.max.ms refuses records with timestamps more than {} ahead of the broker's clock (Kafka 4 sets 1 h); they would be stepped over as refused",
+            Age(limit)
+        ));
+    }
+    if let Some(limit) = config.max_message_bytes.filter(|&limit| limit < max_record_bytes) {
+        warn(format!(
+            "max.message.bytes is {limit}, less than max_record_bytes ({max_record_bytes}); larger records would be stepped over as refused"
+        ));
+    }
+    findings
+}
+
+/// A duration as people think of it.
+struct Age(Duration);
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(u128, &str); 4] =
+            [(86_400_000, "days"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
+        let millis = self.0.as_millis();
+        for (unit, name) in UNITS {
+            if millis >= unit && millis.is_multiple_of(unit) {
+                return write!(f, "{} {name}", millis / unit);
+            }
+        }
+        write!(f, "{millis} ms")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that fails should panic")]
+mod tests {
+    use super::*;
+
+    fn texts(config: &TopicConfig) -> String {
+        judge("t", config, 16 << 20).iter().map(|finding| format!("{finding}\n")).collect()
+    }
+
+    #[test]
+    fn a_topic_that_keeps_everything_is_not_blamed() {
+        let config = TopicConfig {
+            timestamp_type: Some(TimestampType::CreateTime),
+            retention: Some(Limit::None),
+            timestamp_after_max: Some(Limit::None),
+            timestamp_before_max: Some(Limit::None),
+            max_message_bytes: Some(17 << 20),
+            cleanup_policy: Some("delete".into()),
+        };
+        assert_eq!(texts(&config), "");
+        assert_eq!(texts(&TopicConfig::default()), "", "what a broker does not say is not held against it");
+    }
+
+    #[test]
+    fn kafka_4s_defaults_are_named_with_what_they_do() {
+        let config = TopicConfig {
+            timestamp_type: Some(TimestampType::LogAppendTime),
+            retention: Some(Limit::Of(Duration::from_hours(168))),
+            timestamp_after_max: Some(Limit::Of(Duration::from_hours(1))),
+            timestamp_before_max: Some(Limit::None),
+            max_message_bytes: Some(1_048_588),
+            cleanup_policy: Some("delete".into()),
+        };
+        let texts = texts(&config);
+        for part in
+            ["LogAppendTime", "retention.ms is 7 days", "more than 1 h ahead", "max.message.bytes is 1048588"]
+        {
+            assert!(texts.contains(part), "{part}: {texts}");
+        }
+        assert!(!texts.contains("before.max"), "{texts}");
+        let compacted = TopicConfig { cleanup_policy: Some("compact".into()), ..config };
+        assert!(!judge("t", &compacted, 1).iter().any(|finding| finding.text.contains("retention")));
+    }
+}
