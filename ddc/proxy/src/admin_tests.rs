@@ -1,0 +1,240 @@
+//! The admin listener over real sockets, asked by hand-written HTTP.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::*;
+
+/// A state that can be switched.
+#[derive(Default)]
+struct Switch {
+    broken: AtomicBool,
+}
+
+impl AdminState for Switch {
+    fn health(&self) -> Result<(), String> {
+        if self.broken.load(Ordering::SeqCst) {
+            Err("the link thread stands still".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn ready(&self) -> Result<(), Vec<String>> {
+        self.health().map_err(|_| vec!["no broker answers".to_owned(), "no partition is assigned".to_owned()])
+    }
+
+    fn metrics(&self) -> String {
+        "# TYPE ddc_process_ticks_total counter\nddc_process_ticks_total 7\n".to_owned()
+    }
+
+    fn status(&self) -> serde_json::Value {
+        serde_json::json!({ "link": "plant-a", "side": "ingress" })
+    }
+}
+
+/// A server on its own thread.
+struct Running {
+    address: SocketAddr,
+    state: Arc<Switch>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn start(socket: Option<&Path>) -> Running {
+    let state = Arc::new(Switch::default());
+    let admin = Admin { listen: Some("127.0.0.1:0".parse().unwrap()), socket: socket.map(Path::to_owned) };
+    let server = AdminServer::bind(&admin, state.clone()).unwrap();
+    let address = server.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime
+            .block_on(server.run(async {
+                let _ = stopped.await;
+            }))
+            .unwrap();
+    });
+    Running { address, state, stop: Some(stop), thread: Some(thread) }
+}
+
+impl Running {
+    fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+
+    fn ask(&self, request: &str) -> String {
+        talk(TcpStream::connect(self.address).unwrap(), request)
+    }
+
+    fn get(&self, path: &str) -> String {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+    }
+}
+
+fn talk(mut stream: impl Read + Write, request: &str) -> String {
+    // A server that refuses early may close before everything is written.
+    let _ = stream.write_all(request.as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+fn code(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or("none")
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+#[test]
+fn every_page_answers() {
+    let server = start(None);
+    assert_eq!((code(&server.get("/healthz")), body(&server.get("/healthz"))), ("200", "ok\n"));
+    assert_eq!(body(&server.get("/readyz")), "ready\n");
+    assert!(server.get("/metrics").contains("content-type: text/plain; version=0.0.4"));
+    assert!(body(&server.get("/metrics")).ends_with("ddc_process_ticks_total 7\n"));
+    assert_eq!(body(&server.get("/status")), "{\"link\":\"plant-a\",\"side\":\"ingress\"}\n");
+    assert!(server.get("/status").contains("cache-control: no-store"));
+
+    server.state.broken.store(true, Ordering::SeqCst);
+    let sick = server.get("/healthz");
+    assert_eq!((code(&sick), body(&sick)), ("503", "the link thread stands still\n"));
+    let text = server.get("/readyz");
+    assert_eq!(code(&text), "503");
+    assert_eq!(body(&text), "not ready\nno broker answers\nno partition is assigned\n");
+    let json = server
+        .ask("GET /readyz HTTP/1.1\r\nhost: x\r\naccept: application/json\r\nconnection: close\r\n\r\n");
+    assert_eq!(code(&json), "503");
+    let json: serde_json::Value = serde_json::from_str(body(&json)).unwrap();
+    assert_eq!(json["reasons"][1], "no partition is assigned");
+    assert_eq!(json["ready"], false);
+}
+
+#[test]
+fn what_is_not_there_and_what_is_not_http() {
+    let server = start(None);
+    assert_eq!(code(&server.get("/")), "404");
+    assert_eq!(code(&server.get("/status/../../etc/passwd")), "404");
+    let posted =
+        server.ask("POST /status HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi");
+    assert_eq!(code(&posted), "405");
+    assert!(posted.contains("allow: GET,HEAD"), "{posted}");
+    assert_eq!(code(&server.ask("GARBAGE\r\n\r\n")), "400");
+    let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(100_000));
+    assert!(matches!(code(&server.ask(&long)), "414" | "431" | "none"), "a long request is refused");
+    // A client that leaves in the middle of a request harms nobody.
+    let mut half = TcpStream::connect(server.address).unwrap();
+    half.write_all(b"GET /sta").unwrap();
+    half.shutdown(Shutdown::Both).unwrap();
+    assert_eq!(code(&server.get("/healthz")), "200");
+}
+
+/// Clients that send nothing are thrown out after 5 s, and never more than 64 are held: others are served afterwards.
+#[test]
+fn slow_clients_do_not_block_others_for_ever() {
+    let server = start(None);
+    let silent: Vec<TcpStream> = (0..MAX_CONNECTIONS)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            stream.write_all(b"GET /").unwrap();
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let began = Instant::now();
+    assert_eq!(code(&server.get("/healthz")), "200");
+    let waited = began.elapsed();
+    assert!(waited > Duration::from_secs(2), "all places were taken: {waited:?}");
+    assert!(waited < Duration::from_secs(9), "{waited:?}");
+    drop(silent);
+}
+
+#[test]
+fn a_stop_is_quick_and_removes_the_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.sock");
+    let mut server = start(Some(&path));
+    let request = "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    assert_eq!(code(&talk(UnixStream::connect(&path).unwrap(), request)), "200");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
+    // An idle connection does not hold the stop up.
+    let idle = TcpStream::connect(server.address).unwrap();
+    let began = Instant::now();
+    server.stop();
+    assert!(began.elapsed() < DRAIN_TIME + Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(!path.exists());
+    assert!(TcpStream::connect(server.address).is_err());
+    drop(idle);
+}
+
+#[test]
+fn only_a_dead_socket_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let bind = |path: &Path| {
+        let admin = Admin { listen: None, socket: Some(path.to_owned()) };
+        AdminServer::bind(&admin, Arc::new(Switch::default()))
+            .err()
+            .map(|error| error.to_string().replace(&directory.path().display().to_string(), "DIR"))
+    };
+    let stale = directory.path().join("stale.sock");
+    drop(StdUnixListener::bind(&stale).unwrap());
+    assert!(stale.exists());
+    assert_eq!(bind(&stale), None);
+    assert!(!stale.exists(), "gone with its server");
+
+    let alive = directory.path().join("alive.sock");
+    let _listener = StdUnixListener::bind(&alive).unwrap();
+    assert_eq!(
+        bind(&alive).as_deref(),
+        Some(
+            "admin socket DIR/alive.sock: another process answers on it; stop that one or choose another path"
+        )
+    );
+    assert!(alive.exists());
+
+    let file = directory.path().join("file");
+    std::fs::write(&file, "precious").unwrap();
+    assert_eq!(
+        bind(&file).as_deref(),
+        Some("admin socket DIR/file: something else has this path; remove it or choose another path")
+    );
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+
+    let nowhere = bind(&directory.path().join("none/a.sock")).unwrap();
+    assert!(nowhere.ends_with("; run: mkdir -p DIR/none"), "{nowhere}");
+}
+
+#[test]
+fn addresses_that_cannot_be_served_are_refused() {
+    let refused = |address: &str| {
+        let admin = Admin { listen: Some(address.parse().unwrap()), socket: None };
+        AdminServer::bind(&admin, Arc::new(Switch::default()))
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
+    };
+    assert_eq!(
+        refused("0.0.0.0:0"),
+        "admin listener 0.0.0.0:0: only loopback addresses are served without TLS and authentication"
+    );
+    let taken = StdTcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let message = refused(&address);
+    assert!(message.contains("; choose another port in [admin] listen"), "{message}");
+}

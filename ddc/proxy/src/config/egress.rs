@@ -1,0 +1,279 @@
+//! A validated egress: a link that receives and a Kafka sink.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ddc_kafka::settings::{ClientSettings, Role, SinkSettings};
+
+use super::Side;
+use super::common::{
+    Admin, BASE_MEMORY, Checker, LinkKey, LinkSettings, Log, MemoryItem, RECORDS_IN_FLIGHT, Seal, admin,
+    keys, link, record_size,
+};
+use super::kafka::client;
+use super::raw::{LateRecords, PartitionMode, RawEgress, RawKafkaSink, RawRenameRegex};
+use super::units::{ByteSize, Span};
+use super::values::{LinkName, TopicName, TopicPrefix};
+
+/// The destination side of one link.
+#[derive(Debug, Clone)]
+pub struct EgressConfig {
+    /// Name, number, path.
+    pub link: LinkSettings,
+    /// Where datagrams arrive.
+    pub listen: SocketAddr,
+    /// The multicast group to join; of the address's family.
+    pub multicast_group: Option<IpAddr>,
+    /// All keys of the link, or none.
+    pub seal: Seal<Vec<LinkKey>>,
+    /// How datagrams become records again.
+    pub receive: Receive,
+    /// Where records go.
+    pub sink: KafkaSink,
+    /// The admin listener.
+    pub admin: Admin,
+    /// The log.
+    pub log: Log,
+}
+
+/// How datagrams become records again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receive {
+    /// How long a late datagram is waited for.
+    pub reorder_timeout: Duration,
+    /// The memory for incomplete blocks.
+    pub window: ByteSize,
+    /// The largest record, in bytes.
+    pub max_record_bytes: ByteSize,
+}
+
+/// Where records go.
+#[derive(Debug, Clone)]
+pub struct KafkaSink {
+    /// What may wait between link and destination; full = drop, counted, reported.
+    pub buffer: ByteSize,
+    /// How the cluster is reached.
+    pub client: ClientSettings,
+    /// What is put before every topic's name that is not renamed.
+    pub topic_prefix: TopicPrefix,
+    /// Source topic → destination topic.
+    pub rename: BTreeMap<TopicName, TopicName>,
+    /// Patterns, in order; the first that matches counts.
+    pub rename_regex: Vec<RenameRegex>,
+    /// Which partition a record goes to.
+    pub partition: PartitionMode,
+    /// Whether missing topics are created.
+    pub create_topics: bool,
+    /// Of created topics; `None` is the broker's default.
+    pub replication_factor: Option<u16>,
+    /// Whether the provenance headers are added.
+    pub provenance: bool,
+    /// What happens to records that arrive after their gap was reported.
+    pub late: LateRecords,
+    /// How long a stop waits for the destination.
+    pub drain_timeout: Duration,
+}
+
+/// One pattern that renames topics.
+#[derive(Debug, Clone)]
+pub struct RenameRegex {
+    /// Matches the whole name.
+    pub pattern: regex::Regex,
+    /// The destination, with `$1` for what a group matched.
+    pub replacement: String,
+}
+
+/// What may be with librdkafka, not acknowledged by the destination; it takes at least two of the largest records.
+const PRODUCE_QUEUE: ByteSize = ByteSize::mib(32);
+
+/// How long librdkafka waits for more records of a partition: throughput for a delay nobody sees behind a link.
+const PRODUCE_LINGER: Duration = Duration::from_millis(5);
+
+impl EgressConfig {
+    /// How the Kafka client of this link is set up: `config.sink.client.build(&config.kafka_role())`.
+    pub fn kafka_role(&self) -> Role {
+        role(self.receive.max_record_bytes)
+    }
+
+    /// The memory that this link may use, by purpose.
+    pub fn memory(&self) -> Vec<MemoryItem> {
+        let records = ByteSize(self.receive.max_record_bytes.0 * RECORDS_IN_FLIGHT);
+        vec![
+            MemoryItem { purpose: "process", size: BASE_MEMORY },
+            MemoryItem { purpose: "incomplete blocks ([link.receive] window)", size: self.receive.window },
+            MemoryItem { purpose: "waiting for the destination ([sink] buffer)", size: self.sink.buffer },
+            MemoryItem { purpose: "with Kafka, not acknowledged", size: PRODUCE_QUEUE },
+            MemoryItem { purpose: "3 × the largest record", size: records },
+        ]
+    }
+}
+
+pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<EgressConfig>> {
+    let RawEgress { link: raw_link, sink, admin: raw_admin, log } = raw;
+    let listen = raw_link.listen.0;
+    let settings = link(&raw_link.common, checker, listen.ip(), "listen");
+    let multicast_group = raw_link.multicast_group.map(|group| group.0);
+    if let Some(group) = multicast_group {
+        let path = ["link", "multicast_group"];
+        if !group.is_multicast() {
+            let message = format!(
+                "`multicast_group` in [link]: {group} is no multicast address; for example \"239.18.0.1\""
+            );
+            checker.problem(&path, message);
+        } else if group.is_ipv4() != listen.is_ipv4() {
+            let message = format!(
+                "`multicast_group` in [link]: {group} and listen = \"{listen}\" are of two IP versions"
+            );
+            checker.problem(&path, message);
+        }
+    } else if listen.ip().is_multicast() {
+        let message = format!(
+            "`listen` in [link]: {listen} is a multicast address; write listen = \"{}:{}\" and multicast_group = \"{}\"",
+            if listen.is_ipv4() { "0.0.0.0" } else { "[::]" },
+            listen.port(),
+            listen.ip()
+        );
+        checker.problem(&["link", "listen"], message);
+    }
+    let seal = keys(&raw_link.common, checker);
+    let receive = raw_link.receive;
+    let path = ["link", "receive", "reorder_timeout"];
+    if !(Span(Duration::from_millis(1))..=Span(Duration::from_secs(10))).contains(&receive.reorder_timeout) {
+        let message = format!(
+            "`reorder_timeout` in [link.receive]: {} is out of range; it can be 1ms to 10s",
+            receive.reorder_timeout
+        );
+        checker.problem(&path, message);
+    }
+    if !(ByteSize::mib(4)..=ByteSize::mib(4 << 10)).contains(&receive.window) {
+        let message =
+            format!("`window` in [link.receive]: {} is out of range; it can be 4MiB to 4GiB", receive.window);
+        checker.problem(&["link", "receive", "window"], message);
+    }
+    record_size(checker, &["link", "receive"], receive.max_record_bytes, sink.buffer, "[sink] buffer");
+    let admin = admin(&raw_admin, Side::Egress, raw_link.common.id, checker);
+    let sink = kafka_sink(sink.buffer, sink.kafka, &raw_link.common.name, receive.max_record_bytes, checker);
+
+    Some(Box::new(EgressConfig {
+        link: settings,
+        listen,
+        multicast_group,
+        seal: seal?,
+        receive: Receive {
+            reorder_timeout: receive.reorder_timeout.0,
+            window: receive.window,
+            max_record_bytes: receive.max_record_bytes,
+        },
+        sink,
+        admin,
+        log: log.into(),
+    }))
+}
+
+fn kafka_sink(
+    buffer: ByteSize,
+    raw: RawKafkaSink,
+    link: &LinkName,
+    max_record_bytes: ByteSize,
+    checker: &mut Checker<'_>,
+) -> KafkaSink {
+    if raw.drain_timeout.0 > Duration::from_mins(10) {
+        let message = format!("`drain_timeout` in [sink.kafka]: {} is longer than 600s", raw.drain_timeout);
+        checker.problem(&["sink", "kafka", "drain_timeout"], message);
+    }
+    if raw.replication_factor == 0 {
+        checker.problem(
+            &["sink", "kafka", "replication_factor"],
+            "`replication_factor` in [sink.kafka]: 0 is no factor; write -1 for the broker's default",
+        );
+    }
+    let mut rename = BTreeMap::new();
+    for (from, to) in raw.rename {
+        match from.parse::<TopicName>() {
+            Ok(from) => {
+                rename.insert(from, to);
+            }
+            Err(error) => {
+                let message = format!("`{from}` in [sink.kafka.rename]: {error}");
+                checker.problem(&["sink", "kafka", "rename", &from], message);
+            }
+        }
+    }
+    let rename_regex = raw
+        .rename_regex
+        .iter()
+        .enumerate()
+        .filter_map(|(number, raw)| {
+            let result = rename_pattern(raw);
+            checker.take(&["sink", "kafka", "rename_regex", &number.to_string()], result)
+        })
+        .collect();
+    let replication_factor = u16::try_from(raw.replication_factor).ok();
+    let client = client(raw.client, link, &role(max_record_bytes), ["sink", "kafka"], checker);
+    KafkaSink {
+        buffer,
+        client,
+        topic_prefix: raw.topic_prefix,
+        rename,
+        rename_regex,
+        partition: raw.partition,
+        create_topics: raw.create_topics,
+        replication_factor,
+        provenance: raw.provenance,
+        late: raw.late,
+        drain_timeout: raw.drain_timeout.0,
+    }
+}
+
+fn role(max_record_bytes: ByteSize) -> Role {
+    Role::Sink(SinkSettings {
+        max_record_bytes: max_record_bytes.bytes(),
+        queue_bytes: PRODUCE_QUEUE.bytes(),
+        linger: PRODUCE_LINGER,
+    })
+}
+
+/// Anchors the pattern: half a name is never meant. Groups that the replacement names must exist.
+fn rename_pattern(raw: &RawRenameRegex) -> Result<RenameRegex, String> {
+    let pattern = regex::Regex::new(&format!("^(?:{})$", raw.pattern)).map_err(|_| {
+        format!("`pattern` in [[sink.kafka.rename_regex]]: {:?} is too large", raw.pattern.to_string())
+    })?;
+    let references = regex::Regex::new(r"\$(?:\{([^}]*)\}|(\w+))").map_err(|error| error.to_string())?;
+    let text = &raw.replacement;
+    for reference in references.captures_iter(text) {
+        let name = reference.get(1).or_else(|| reference.get(2)).map_or("", |name| name.as_str());
+        let known = match name.parse::<usize>() {
+            Ok(number) => number < pattern.captures_len(),
+            Err(_) => pattern.capture_names().flatten().any(|group| group == name),
+        };
+        if !known {
+            return Err(format!(
+                "`replacement` in [[sink.kafka.rename_regex]]: {text:?} names the group {name:?}, which the pattern does not have; write ${{1}} when text follows the number"
+            ));
+        }
+    }
+    // What is left besides the groups must be fit for a topic.
+    if references.replace_all(text, "x").parse::<TopicName>().is_err() {
+        return Err(format!("`replacement` in [[sink.kafka.rename_regex]]: {text:?} makes no topic name"));
+    }
+    Ok(RenameRegex { pattern, replacement: text.clone() })
+}
+
+impl KafkaSink {
+    /// The destination topic of a source topic: `rename`, else the first pattern, else the prefix.
+    ///
+    /// The result can be no valid topic name when a prefix or a pattern makes it too long.
+    pub fn destination(&self, source: &str) -> String {
+        let renamed = source.parse::<TopicName>().ok().and_then(|topic| self.rename.get(&topic).cloned());
+        if let Some(topic) = renamed {
+            return topic.as_str().to_owned();
+        }
+        for rule in &self.rename_regex {
+            if rule.pattern.is_match(source) {
+                return rule.pattern.replace(source, rule.replacement.as_str()).into_owned();
+            }
+        }
+        format!("{}{source}", self.topic_prefix)
+    }
+}

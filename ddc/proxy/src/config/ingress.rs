@@ -1,0 +1,316 @@
+//! A validated ingress: a Kafka source and a link that sends.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ddc_kafka::settings::{ClientSettings, Role, SourceSettings};
+use ddc_wire::KeyId;
+
+use super::Side;
+use super::common::{
+    Admin, BASE_MEMORY, Checker, LinkKey, LinkSettings, Log, MemoryItem, RECORDS_IN_FLIGHT, Seal, admin,
+    keys, link, record_size,
+};
+use super::kafka::client;
+use super::raw::{
+    CommitOnStop, Compression, RawIngress, RawIngressLink, RawKafkaSource, StartAt, default_rate,
+};
+use super::units::{BitRate, ByteSize, Rate, Span};
+use super::values::{FecCode, LinkName, TopicPattern};
+
+/// The source side of one link.
+#[derive(Debug, Clone)]
+pub struct IngressConfig {
+    /// Name, number, path.
+    pub link: LinkSettings,
+    /// Where datagrams go: a unicast, multicast or broadcast address.
+    pub target: SocketAddr,
+    /// The local address to send from; of the target's family.
+    pub source_address: Option<IpAddr>,
+    /// What the pacer holds.
+    pub rate: Rate,
+    /// The longest burst, as time on the wire at `rate`.
+    pub burst: Duration,
+    /// What may wait packed; full = Kafka is paused.
+    pub buffer: ByteSize,
+    /// The active key, or none.
+    pub seal: Seal<LinkKey>,
+    /// Forward error correction.
+    pub fec: Fec,
+    /// How records become blocks.
+    pub pack: Pack,
+    /// Where records come from.
+    pub source: KafkaSource,
+    /// The admin listener.
+    pub admin: Admin,
+    /// The log.
+    pub log: Log,
+}
+
+/// Forward error correction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fec {
+    /// k + r of a full block.
+    pub code: FecCode,
+    /// D: over how many blocks neighbouring datagrams are spread, 1 to 64.
+    pub interleave: u8,
+    /// When an incomplete group of blocks is sent.
+    pub interleave_span: Duration,
+}
+
+/// How records become blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pack {
+    /// How long a record may wait for others.
+    pub linger: Duration,
+    /// How blocks are compressed.
+    pub compression: Compression,
+    /// The level of zstd, 1 to 19.
+    pub level: i32,
+    /// The largest record, in bytes.
+    pub max_record_bytes: ByteSize,
+}
+
+/// A member of a consumer group.
+#[derive(Debug, Clone)]
+pub struct KafkaSource {
+    /// How the cluster is reached.
+    pub client: ClientSettings,
+    /// The consumer group.
+    pub group: String,
+    /// Names and patterns, never empty.
+    pub topics: Vec<TopicPattern>,
+    /// Where a group without commits begins.
+    pub start_at: StartAt,
+    /// How long a record must have been sent before its offset is committed.
+    pub commit_delay: Duration,
+    /// What a planned stop commits.
+    pub commit_on_stop: CommitOnStop,
+    /// Stands for the topic id on brokers that have none.
+    pub topic_epoch: u64,
+}
+
+/// The longest commit delay: the positions of this time are kept in memory.
+const LONGEST_COMMIT_DELAY: Duration = Duration::from_hours(1);
+
+/// What librdkafka may have fetched and not handed over yet.
+const FETCH_QUEUE: ByteSize = ByteSize::mib(16);
+
+/// The egress's default `window`: what interleaving must not exceed unless both sides know.
+const DEFAULT_WINDOW: ByteSize = ByteSize::mib(32);
+
+impl IngressConfig {
+    /// The memory that this link may use, by purpose.
+    pub fn memory(&self) -> Vec<MemoryItem> {
+        let records = ByteSize(self.pack.max_record_bytes.0 * RECORDS_IN_FLIGHT);
+        vec![
+            MemoryItem { purpose: "process", size: BASE_MEMORY },
+            MemoryItem { purpose: "fetched from Kafka", size: FETCH_QUEUE },
+            MemoryItem { purpose: "packed, waiting for the link ([link] buffer)", size: self.buffer },
+            MemoryItem { purpose: "blocks being sent (FEC, interleave)", size: self.blocks_in_flight() },
+            MemoryItem { purpose: "3 × the largest record", size: records },
+        ]
+    }
+
+    /// How the Kafka client of this link is set up: `config.source.client.build(&config.kafka_role())`.
+    pub fn kafka_role(&self) -> Role {
+        role(&self.source.group, self.pack.max_record_bytes)
+    }
+
+    /// What 2·D blocks take: the symbols that may be on their way at once, at both ends of the link.
+    fn blocks_in_flight(&self) -> ByteSize {
+        let symbols = u64::from(self.fec.code.source) + u64::from(self.fec.code.repair);
+        ByteSize(
+            2 * u64::from(self.fec.interleave) * symbols * self.link.mtu.symbol_size(self.target.ip()) as u64,
+        )
+    }
+}
+
+pub(crate) fn validate(raw: RawIngress, checker: &mut Checker<'_>) -> Option<Box<IngressConfig>> {
+    let RawIngress { link: raw_link, source, admin: raw_admin, log } = raw;
+    let target = raw_link.target.0;
+    let settings = link(&raw_link.common, checker, target.ip(), "target");
+    let source_address = raw_link.source_address.map(|address| address.0);
+    if let Some(address) = source_address.filter(|address| address.is_ipv4() != target.is_ipv4()) {
+        let message =
+            format!("`source_address` in [link]: {address} and the target {target} are of two IP versions");
+        checker.problem(&["link", "source_address"], message);
+    }
+    if target.ip().is_unspecified() {
+        let message = format!("`target` in [link]: {target} names no host; for example \"198.18.0.2:7401\"");
+        checker.problem(&["link", "target"], message);
+    }
+    let rate = rate(&raw_link, checker);
+    let seal = keys(&raw_link.common, checker);
+    let seal = active(&raw_link, seal, checker);
+    let (burst, buffer, pack, fec) = (raw_link.burst, raw_link.buffer, raw_link.pack, raw_link.fec);
+    if burst.0 > Duration::from_millis(100) {
+        let message = format!("`burst` in [link]: {burst} is longer than 100ms; for example \"250us\"");
+        checker.problem(&["link", "burst"], message);
+    }
+    at_most(checker, &["link", "fec", "interleave_span"], fec.interleave_span, Duration::from_secs(1));
+    at_most(checker, &["link", "pack", "linger"], pack.linger, Duration::from_mins(1));
+    if !(ByteSize::mib(1)..=ByteSize::mib(64 << 10)).contains(&buffer) {
+        let message = format!("`buffer` in [link]: {buffer} is out of range; it can be 1MiB to 64GiB");
+        checker.problem(&["link", "buffer"], message);
+    }
+    record_size(checker, &["link", "pack"], pack.max_record_bytes, buffer, "[link] buffer");
+    let admin = admin(&raw_admin, Side::Ingress, raw_link.common.id, checker);
+    let source =
+        kafka_source(source.kafka, &raw_link.common.name, checker, pack.linger, pack.max_record_bytes);
+
+    let config = IngressConfig {
+        link: settings,
+        target,
+        source_address,
+        rate,
+        burst: burst.0,
+        buffer,
+        seal: seal?,
+        fec: Fec { code: fec.code, interleave: fec.interleave, interleave_span: fec.interleave_span.0 },
+        pack: Pack {
+            linger: pack.linger.0,
+            compression: pack.compression,
+            level: pack.level,
+            max_record_bytes: pack.max_record_bytes,
+        },
+        source,
+        admin,
+        log: log.into(),
+    };
+    if config.blocks_in_flight() > DEFAULT_WINDOW {
+        checker.notice(
+            &["link", "fec"],
+            format!(
+                "2 × interleave blocks take {}: set `window` in the egress's [link.receive] to at least that (its default is {DEFAULT_WINDOW})",
+                config.blocks_in_flight().rounded()
+            ),
+        );
+    }
+    if config.fec.code.repair == 0 {
+        checker.notice(&["link", "fec", "code"], "no repair symbols: every lost datagram is a lost block");
+    }
+    Some(Box::new(config))
+}
+
+fn at_most(checker: &mut Checker<'_>, path: &[&str], value: Span, most: Duration) {
+    if value.0 > most
+        && let Some((key, table)) = path.split_last()
+    {
+        let message = format!("`{key}` in [{}]: {value} is longer than {}", table.join("."), Span(most));
+        checker.problem(path, message);
+    }
+}
+
+fn rate(raw: &RawIngressLink, checker: &mut Checker<'_>) -> Rate {
+    if raw.rate == Rate::Unlimited {
+        checker.notice(
+            &["link", "rate"],
+            "rate = \"unlimited\": what the diode and the egress cannot take is lost; measure the clean rate and write that",
+        );
+    }
+    let Some(delay) = raw.send_delay_ms else { return raw.rate };
+    let path = ["link", "send_delay_ms"];
+    if checker.is_written(&["link", "rate"]) {
+        checker.problem(
+            &path,
+            "`send_delay_ms` in [link]: `rate` is written too; keep one of them, better `rate`",
+        );
+        return raw.rate;
+    }
+    let Some(rate) = BitRate::from_send_delay(delay) else {
+        let message = format!(
+            "`send_delay_ms` in [link]: a delay of {delay} ms stands for no rate between 16kbit/s and 1000Gbit/s; write `rate`, for example rate = \"{}\"",
+            default_rate()
+        );
+        checker.problem(&path, message);
+        return raw.rate;
+    };
+    let message = format!(
+        "send_delay_ms = {delay} is taken as rate = \"{rate}\" (65,507 bytes each {delay} ms); write that instead"
+    );
+    checker.notice(&path, message);
+    Rate::Limited(rate)
+}
+
+/// The key that seals, out of all.
+fn active(
+    raw: &RawIngressLink,
+    seal: Option<Seal<Vec<LinkKey>>>,
+    checker: &mut Checker<'_>,
+) -> Option<Seal<LinkKey>> {
+    let known = || raw.common.keys.iter().map(|key| key.id.to_string()).collect::<Vec<_>>().join(", ");
+    match raw.active_key {
+        Some(id) if !raw.common.keys.is_empty() && !raw.common.keys.iter().any(|key| key.id == id) => {
+            let message =
+                format!("`active_key` in [link]: there is no key {id} in [[link.keys]]; known: {}", known());
+            checker.problem(&["link", "active_key"], message);
+        }
+        None if raw.common.keys.len() > 1 => {
+            let message = format!(
+                "missing key `active_key` in [link]: there are several keys ({}); for example: active_key = {}",
+                known(),
+                raw.common.keys[0].id
+            );
+            checker.problem(&["link", "keys"], message);
+        }
+        _ => {}
+    }
+    match seal? {
+        Seal::None => Some(Seal::None),
+        Seal::Aes256Gcm(keys) => {
+            let wanted = raw.active_key.map(KeyId);
+            let mut keys = keys.into_iter().filter(|key| wanted.is_none_or(|id| id == key.id));
+            keys.next().map(Seal::Aes256Gcm)
+        }
+    }
+}
+
+fn kafka_source(
+    raw: RawKafkaSource,
+    link: &LinkName,
+    checker: &mut Checker<'_>,
+    linger: Span,
+    max_record_bytes: ByteSize,
+) -> KafkaSource {
+    let delay = raw.commit_delay;
+    let path = ["source", "kafka", "commit_delay"];
+    if delay.0 > LONGEST_COMMIT_DELAY {
+        checker.problem(&path, format!("`commit_delay` in [source.kafka]: {delay} is longer than 3600s"));
+    } else if delay < linger {
+        let message = format!(
+            "`commit_delay` in [source.kafka]: {delay} is shorter than the {linger} that `linger` keeps a record; for example \"30s\""
+        );
+        checker.problem(&path, message);
+    } else if delay.0 < Duration::from_secs(5) {
+        let message = format!(
+            "commit_delay = \"{delay}\": what was sent to a dead egress before that time is not sent again; a dead egress is noticed within seconds at best"
+        );
+        checker.notice(&path, message);
+    }
+    let group = raw.group.unwrap_or_else(|| format!("ddc-{link}"));
+    if group.trim().is_empty() || group.len() > 255 {
+        checker.problem(
+            &["source", "kafka", "group"],
+            format!("`group` in [source.kafka]: {group:?} is no group: 1 to 255 characters; for example \"ddc-{link}\""),
+        );
+    }
+    let role = role(&group, max_record_bytes);
+    KafkaSource {
+        client: client(raw.client, link, &role, ["source", "kafka"], checker),
+        group,
+        topics: raw.topics,
+        start_at: raw.start_at,
+        commit_delay: delay.0,
+        commit_on_stop: raw.commit_on_stop,
+        topic_epoch: raw.topic_epoch,
+    }
+}
+
+fn role(group: &str, max_record_bytes: ByteSize) -> Role {
+    Role::Source(SourceSettings {
+        group: group.to_owned(),
+        max_record_bytes: max_record_bytes.bytes(),
+        queue_bytes: FETCH_QUEUE.bytes(),
+    })
+}

@@ -1,0 +1,268 @@
+//! Configuration: one TOML file is one side of one link.
+//!
+//! ```text
+//!  file → tree with lines → walk beside the schema → raw structs → cross checks → IngressConfig | EgressConfig
+//!         (syntax)           (unknown, missing,       (raw/)        (keys, sizes,
+//!                             wrong values)                          addresses)
+//! ```
+//!
+//! [`load`] reads the file and the key and password files it names, and nothing else: no socket, no broker, no
+//! directory is touched. Everything that is wrong is reported at once, each mistake with file, line and what to do.
+//! What it returns has no illegal states left: the rest of the program checks nothing again.
+
+mod common;
+mod default_file;
+mod document;
+mod egress;
+mod ingress;
+mod kafka;
+mod problem;
+mod raw;
+mod schema;
+mod secrets;
+mod together;
+mod units;
+mod values;
+mod walk;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use ddc_kafka::settings::{ClientSettings, Role};
+
+pub use common::{Admin, LinkKey, LinkSettings, Log, MemoryItem, Mtu, Seal};
+pub use default_file::default_file;
+pub use document::configuration_page;
+pub use egress::{EgressConfig, KafkaSink, Receive, RenameRegex};
+pub use ingress::{Fec, IngressConfig, KafkaSource, Pack};
+pub use problem::{ConfigError, Remark};
+pub use raw::{
+    CommitOnStop, Compression, LateRecords, LogFormat, LogLevel, PartitionMode, SaslMechanism, SealMode,
+    SecurityProtocol, StartAt,
+};
+pub use schema::schema;
+pub use secrets::{Secret, SecretKey};
+pub use together::check_together;
+pub use units::{BitRate, ByteSize, Rate, Span, ValueError};
+pub use values::{AdminListen, Broker, FecCode, InterfaceName, LinkName, TopicName, TopicPattern};
+
+/// Looks up an environment variable; tests hand in their own.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Which end of a link a file configures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The source side, which sends.
+    Ingress,
+    /// The destination side, which receives.
+    Egress,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
+}
+
+/// A configuration that can be run.
+#[derive(Debug, Clone)]
+pub struct Loaded<C> {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// What is configured.
+    pub config: C,
+    /// What is right but should be known: a translated setting, a link without protection.
+    pub notices: Vec<Remark>,
+}
+
+/// Either side's configuration.
+#[derive(Debug, Clone)]
+pub enum Config {
+    /// The source side.
+    Ingress(IngressConfig),
+    /// The destination side.
+    Egress(EgressConfig),
+}
+
+/// The largest configuration file that is read.
+const LARGEST_FILE: u64 = 1024 * 1024;
+
+/// Loads a file of either side; which one, its `[source]` or `[sink]` says.
+pub fn load(file: &Path) -> Result<Loaded<Config>, ConfigError> {
+    parse(file, &read(file)?, None, &process_environment)
+}
+
+/// Loads an ingress's file; a file of the other side is refused.
+pub fn load_ingress(file: &Path) -> Result<Loaded<IngressConfig>, ConfigError> {
+    let loaded = parse(file, &read(file)?, Some(Side::Ingress), &process_environment)?;
+    match loaded.config {
+        Config::Ingress(config) => Ok(Loaded { file: loaded.file, config, notices: loaded.notices }),
+        Config::Egress(_) => Err(ConfigError::of_file(file, wrong_side(Side::Ingress))),
+    }
+}
+
+/// Loads an egress's file; a file of the other side is refused.
+pub fn load_egress(file: &Path) -> Result<Loaded<EgressConfig>, ConfigError> {
+    let loaded = parse(file, &read(file)?, Some(Side::Egress), &process_environment)?;
+    match loaded.config {
+        Config::Egress(config) => Ok(Loaded { file: loaded.file, config, notices: loaded.notices }),
+        Config::Ingress(_) => Err(ConfigError::of_file(file, wrong_side(Side::Egress))),
+    }
+}
+
+fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn read(file: &Path) -> Result<String, ConfigError> {
+    let refuse = |why: String| Err(ConfigError::of_file(file, why));
+    let metadata = match std::fs::metadata(file) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return refuse(
+                "no such file; `ddc config --side ingress|egress` prints one to begin with".to_owned(),
+            );
+        }
+        Err(error) => return refuse(format!("cannot be read: {error}")),
+    };
+    if !metadata.is_file() {
+        return refuse("is not a file".to_owned());
+    }
+    if metadata.len() > LARGEST_FILE {
+        return refuse("is larger than 1 MiB, so it is no configuration".to_owned());
+    }
+    match std::fs::read(file) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => Ok(text),
+            Err(error) => {
+                let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = before.split(|byte| *byte == b'\n').count();
+                let message = "is not UTF-8 text".to_owned();
+                Err(ConfigError {
+                    file: file.to_owned(),
+                    problems: vec![Remark { line: Some(line), message }],
+                })
+            }
+        },
+        Err(error) => refuse(format!("cannot be read: {error}")),
+    }
+}
+
+/// Parses the text of a file; key and password files are read, `environment` is asked for passwords.
+///
+/// `file` names the text in messages and is where relative paths start. Without `side` the text says which it is.
+pub fn parse(
+    file: &Path,
+    text: &str,
+    side: Option<Side>,
+    environment: Environment<'_>,
+) -> Result<Loaded<Config>, ConfigError> {
+    let failed = |problems| ConfigError { file: file.to_owned(), problems };
+    let document = walk::Document::parse(text).map_err(failed)?;
+    let found = side_of(&document);
+    let Some(actual) = found.or(side) else {
+        let message = "an ingress has [source], an egress has [sink]: this file has neither, or both";
+        return Err(ConfigError::of_file(file, message));
+    };
+    if let Some(wanted) = side.filter(|wanted| *wanted != actual) {
+        return Err(ConfigError::of_file(file, wrong_side(wanted)));
+    }
+    let other = if actual == Side::Ingress { Side::Egress } else { Side::Ingress };
+    let problems = document.check(&schema(actual), &schema(other));
+    if !problems.is_empty() {
+        // Values that belong together are only compared when each is right by itself.
+        return Err(failed(problems));
+    }
+    let mut checker = common::Checker::new(file, &document, environment);
+    let config = match actual {
+        Side::Ingress => document
+            .deserialize()
+            .map(|raw| ingress::validate(raw, &mut checker).map(|config| Config::Ingress(*config))),
+        Side::Egress => document
+            .deserialize()
+            .map(|raw| egress::validate(raw, &mut checker).map(|config| Config::Egress(*config))),
+    };
+    let config = config.map_err(|remark| failed(vec![remark]))?;
+    let (problems, notices) = checker.finish();
+    match config {
+        Some(config) if problems.is_empty() => Ok(Loaded { file: file.to_owned(), config, notices }),
+        _ => Err(failed(problems)),
+    }
+}
+
+fn side_of(document: &walk::Document<'_>) -> Option<Side> {
+    match (document.has(&["source"]), document.has(&["sink"])) {
+        (true, false) => Some(Side::Ingress),
+        (false, true) => Some(Side::Egress),
+        (true, true) => None,
+        // Not finished yet: the link tells as much.
+        (false, false) => match (document.has(&["link", "target"]), document.has(&["link", "listen"])) {
+            (true, false) => Some(Side::Ingress),
+            (false, true) => Some(Side::Egress),
+            _ => None,
+        },
+    }
+}
+
+fn wrong_side(wanted: Side) -> String {
+    match wanted {
+        Side::Ingress => "configures an egress ([sink]); run: ddc egress -c with this file".to_owned(),
+        Side::Egress => "configures an ingress ([source]); run: ddc ingress -c with this file".to_owned(),
+    }
+}
+
+impl Config {
+    /// Which side this is.
+    pub fn side(&self) -> Side {
+        match self {
+            Self::Ingress(_) => Side::Ingress,
+            Self::Egress(_) => Side::Egress,
+        }
+    }
+
+    /// What both sides have of a link.
+    pub fn link(&self) -> &LinkSettings {
+        match self {
+            Self::Ingress(config) => &config.link,
+            Self::Egress(config) => &config.link,
+        }
+    }
+
+    /// The admin listener.
+    pub fn admin(&self) -> &Admin {
+        match self {
+            Self::Ingress(config) => &config.admin,
+            Self::Egress(config) => &config.admin,
+        }
+    }
+
+    /// How the Kafka cluster is reached.
+    pub fn kafka(&self) -> &ClientSettings {
+        match self {
+            Self::Ingress(config) => &config.source.client,
+            Self::Egress(config) => &config.sink.client,
+        }
+    }
+
+    /// What the Kafka client is for.
+    pub fn kafka_role(&self) -> Role {
+        match self {
+            Self::Ingress(config) => config.kafka_role(),
+            Self::Egress(config) => config.kafka_role(),
+        }
+    }
+
+    /// The memory that this link may use, by purpose.
+    pub fn memory(&self) -> Vec<MemoryItem> {
+        match self {
+            Self::Ingress(config) => config.memory(),
+            Self::Egress(config) => config.memory(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! The tables of an egress: a link that receives and a Kafka sink.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{RawAdmin, RawKafkaSink, RawLinkCommon, RawLog};
+use crate::config::units::{ByteSize, Span};
+use crate::config::values::{Address, Endpoint};
+
+/// The destination side of one link: receives datagrams and writes to a Kafka cluster; it never sends anything back. Run it
+/// with `ddc egress -c FILE`, look at it first with `ddc check -c FILE`.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+pub(crate) struct RawEgress {
+    pub(crate) link: RawEgressLink,
+    pub(crate) sink: RawSink,
+    #[serde(default)]
+    pub(crate) admin: RawAdmin,
+    #[serde(default)]
+    pub(crate) log: RawLog,
+}
+
+/// The one-way path and what protects it.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+pub(crate) struct RawEgressLink {
+    #[serde(flatten)]
+    pub(crate) common: RawLinkCommon,
+    /// The address and port on which datagrams arrive; `0.0.0.0` or `[::]` for all addresses. By custom the port is
+    /// 7400 + link id.
+    #[schemars(example = "0.0.0.0:7401")]
+    pub(crate) listen: Endpoint,
+    /// The multicast group to join, when the ingress sends to one.
+    pub(crate) multicast_group: Option<Address>,
+    #[serde(default)]
+    pub(crate) receive: RawReceive,
+}
+
+/// How datagrams become records again.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct RawReceive {
+    /// How long a late datagram is waited for before its block is given up.
+    pub(crate) reorder_timeout: Span,
+    /// The memory for blocks that are not complete yet.
+    pub(crate) window: ByteSize,
+    /// The largest record (key, value and headers) that is taken. Not smaller than the ingress's.
+    pub(crate) max_record_bytes: ByteSize,
+}
+
+impl Default for RawReceive {
+    fn default() -> Self {
+        Self {
+            reorder_timeout: Span(Duration::from_millis(50)),
+            window: ByteSize::mib(32),
+            max_record_bytes: ByteSize::mib(16),
+        }
+    }
+}
+
+/// Where records go.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+pub(crate) struct RawSink {
+    /// How much may wait between the link and the destination while the destination is slow or away. When it is full,
+    /// records are dropped, counted and reported by topic, partition and offset.
+    #[serde(default = "default_buffer")]
+    pub(crate) buffer: ByteSize,
+    pub(crate) kafka: RawKafkaSink,
+}
+
+fn default_buffer() -> ByteSize {
+    ByteSize::mib(64)
+}
