@@ -200,7 +200,13 @@ impl Admin {
             .iter()
             .zip(results)
             .map(|(topic, result)| {
-                let config = result.map(|resource| TopicConfig::of(&resource)).map_err(|code| {
+                let config = match result {
+                    // A topic that does not exist comes back without entries, and rdkafka drops its error.
+                    Ok(resource) if resource.entries.is_empty() => Err(Code::UnknownTopicOrPartition),
+                    Ok(resource) => Ok(TopicConfig::of(&resource)),
+                    Err(code) => Err(code),
+                };
+                let config = config.map_err(|code| {
                     AdminError::of_code(format!("reading the configuration of topic {topic}"), code)
                 });
                 ((*topic).to_owned(), config)

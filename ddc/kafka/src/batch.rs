@@ -270,6 +270,7 @@ impl<'b> Record<'b> {
 }
 
 /// Iterates over the headers of a record.
+#[derive(Clone)]
 pub struct Headers<'b> {
     native: *mut RDKafkaHeaders,
     index: usize,

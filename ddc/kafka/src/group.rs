@@ -15,6 +15,7 @@
 //! After `release` returned, no record of the released partitions is read any more.
 
 use std::collections::VecDeque;
+use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
+use rdkafka::bindings as sys;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -33,6 +35,7 @@ use crate::batch::{Batch, ReadQueue};
 use crate::commit::{CommitError, CommitId, CommitResult, Commits};
 use crate::context::{Reporter, lock};
 use crate::native::NativeHandle;
+use crate::native::sealed::Native;
 
 /// A consumer that reads in batches and leaves every answer to the group to its owner.
 ///
@@ -56,7 +59,7 @@ pub enum GroupEvent {
     Revoked {
         /// Which.
         partitions: TopicPartitionList,
-        /// They may have an owner already: commits would be refused.
+        /// They may have an owner already: commits would be refused. Also when a subscribed topic was deleted.
         lost: bool,
     },
     /// A commit ended, see [`GroupMember::commit`].
@@ -123,6 +126,24 @@ impl GroupMember {
                 None => return Err(CommitError(Code::OperationTimedOut)),
             }
         }
+    }
+
+    /// The first offset and the one behind the last record of a partition that is being read, as the last fetch told
+    /// them; asks nobody. `None` before the first fetch.
+    pub fn cached_watermarks(&self, topic: &str, partition: i32) -> Option<(i64, i64)> {
+        let topic = CString::new(topic).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: the consumer is alive, the name is a C string, and both numbers are written before the call returns.
+        let code = unsafe {
+            sys::rd_kafka_get_watermark_offsets(
+                self.consumer.native(),
+                topic.as_ptr(),
+                partition,
+                &raw mut low,
+                &raw mut high,
+            )
+        };
+        (code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && low >= 0 && high >= 0).then_some((low, high))
     }
 
     /// The consumer, for what needs no batches: committed offsets, seek, pause, position, watermarks, metadata.
