@@ -1,0 +1,4 @@
+//! Tests of the sender as a whole, against naive models of a receiver.
+
+mod pack;
+mod send;
