@@ -1,0 +1,276 @@
+//! The ingress: one Kafka source, one link that sends, two threads and a bounded queue between them.
+//!
+//! ```text
+//!  ddc-src-LINK: consumer → packer ──▶ blocks, at most [link] buffer ──▶ ddc-tx-LINK: FEC → seal → pace → socket
+//! ```
+//!
+//! [`start`] opens everything or nothing; [`Ingress::stop`] begins the drain; [`Ingress::join`] waits for its end.
+
+mod link;
+mod session;
+mod shared;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use ddc_kafka::context::Reporter;
+use ddc_kafka::group::GroupMember;
+use ddc_kafka::settings::{Role, SourceSettings};
+use ddc_link::sender::{Compression, PackConfig, Packer};
+use ddc_telemetry::catalogue::IngressMetrics;
+use ddc_telemetry::exposition::{LinkMetrics, Registry};
+use ddc_telemetry::notify::Watchdog;
+
+pub use shared::{Shared, UNKNOWN_LAG};
+
+use crate::config::{self, IngressConfig, Rate};
+use crate::source::kafka::{BATCH_RECORDS, KafkaSource};
+use crate::state::StateDir;
+use link::LinkThread;
+
+/// Blocks that may wait for the link, however small they are; their bytes are bounded by `[link] buffer`.
+const QUEUED_BLOCKS: usize = 65_536;
+/// Partitions that one link carries at most.
+const MAX_PARTITIONS: usize = 65_536;
+/// Every partition is in a ledger this often, and a changed one each [`LEDGER_CHANGED`].
+const LEDGER_INTERVAL: Duration = Duration::from_secs(30);
+/// See [`LEDGER_INTERVAL`].
+const LEDGER_CHANGED: Duration = Duration::from_secs(1);
+/// How long a stop waits for what is packed to be sent.
+const DRAIN: Duration = Duration::from_secs(20);
+/// A thread that has not moved for this long hangs.
+const STALL: Duration = Duration::from_secs(30);
+
+/// What an ingress shares with the process around it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where its metrics are registered.
+    pub registry: Registry,
+    /// Watches its threads.
+    pub watchdog: Watchdog,
+}
+
+/// The rate that the pacer holds; can be changed while it runs. Bits per second, 0 is unlimited.
+#[derive(Debug, Clone)]
+pub struct RateCell(Arc<AtomicU64>);
+
+impl RateCell {
+    fn new(rate: Rate) -> Self {
+        let cell = Self(Arc::default());
+        cell.set(rate);
+        cell
+    }
+
+    /// Changes the rate; taken over with the next heartbeat.
+    pub fn set(&self, rate: Rate) {
+        let bits = match rate {
+            Rate::Unlimited => 0,
+            Rate::Limited(rate) => rate.bits_per_second(),
+        };
+        self.0.store(bits, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|bits| *bits > 0)
+    }
+}
+
+/// A running ingress.
+pub struct Ingress {
+    config: Arc<IngressConfig>,
+    shared: Arc<Shared>,
+    metrics: Arc<LinkMetrics<IngressMetrics>>,
+    watchdog: Watchdog,
+    rate: RateCell,
+    started: Instant,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Opens the state directory and the socket, joins the group, and starts the threads.
+pub fn start(config: IngressConfig, options: Options) -> anyhow::Result<Ingress> {
+    let config = Arc::new(config);
+    let name = config.link.name.as_str().to_owned();
+    let metrics = options.registry.ingress(&name)?;
+    let shared = Arc::new(Shared::new());
+    let state = Arc::new(StateDir::open(&config.link.state_dir)?);
+    let rate = RateCell::new(config.rate);
+    let (blocks, queue) = crossbeam_channel::bounded(QUEUED_BLOCKS);
+    let link = LinkThread::open(
+        Arc::clone(&config),
+        queue,
+        Arc::clone(&shared),
+        Arc::clone(&state),
+        Arc::clone(&metrics),
+        rate.clone(),
+    )
+    .with_context(|| format!("link {name}"))?;
+    let packer = Packer::new(pack_config(&config), Instant::now()).with_context(|| format!("link {name}"))?;
+    let member = group_member(&config)?;
+    let source = KafkaSource::new(
+        Arc::clone(&config),
+        member,
+        packer,
+        blocks,
+        Arc::clone(&shared),
+        state,
+        Arc::clone(&metrics),
+    )
+    .with_context(|| format!("link {name}: the Kafka source cannot start"))?;
+
+    let (source_tick, link_tick) = (
+        options.watchdog.register(&format!("{name} source"), Instant::now())?,
+        options.watchdog.register(&format!("{name} link"), Instant::now())?,
+    );
+    let source_thread = std::thread::Builder::new().name(format!("ddc-src-{name}")).spawn(move || {
+        source.run(&source_tick, DRAIN);
+        source_tick.retire();
+    })?;
+    let link_thread = std::thread::Builder::new().name(format!("ddc-tx-{name}")).spawn(move || {
+        link.run(&link_tick, DRAIN + Duration::from_secs(5));
+        link_tick.retire();
+    })?;
+    Ok(Ingress {
+        config,
+        shared,
+        metrics,
+        watchdog: options.watchdog,
+        rate,
+        started: Instant::now(),
+        threads: vec![source_thread, link_thread],
+    })
+}
+
+impl Ingress {
+    /// Begins the drain: what is packed is sent, offsets are committed by the rule, a goodbye follows.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for the threads after [`Ingress::stop`]. `false`: one of them panicked.
+    pub fn join(self) -> bool {
+        self.stop();
+        let ended: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
+        ended.iter().all(Result::is_ok)
+    }
+
+    /// Whether a thread has ended though nobody asked for a stop.
+    pub fn has_failed(&self) -> bool {
+        !self.shared.stop.load(Ordering::Relaxed) && self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// The configuration it runs with.
+    pub fn config(&self) -> &IngressConfig {
+        &self.config
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> &Arc<LinkMetrics<IngressMetrics>> {
+        &self.metrics
+    }
+
+    /// The rate, to be changed while it runs.
+    pub fn rate(&self) -> &RateCell {
+        &self.rate
+    }
+
+    /// What the admin listener shows.
+    pub fn view(&self) -> View {
+        View {
+            config: Arc::clone(&self.config),
+            shared: Arc::clone(&self.shared),
+            metrics: Arc::clone(&self.metrics),
+            watchdog: self.watchdog.clone(),
+            started: self.started,
+        }
+    }
+}
+
+/// What can be asked of a running ingress from outside of its threads.
+#[derive(Clone)]
+pub struct View {
+    config: Arc<IngressConfig>,
+    shared: Arc<Shared>,
+    metrics: Arc<LinkMetrics<IngressMetrics>>,
+    watchdog: Watchdog,
+    started: Instant,
+}
+
+impl View {
+    /// Whether its threads move.
+    pub fn health(&self) -> Result<(), String> {
+        let stalled = self.watchdog.stalled(Instant::now(), STALL);
+        if stalled.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = stalled.iter().map(|(name, _)| &**name).collect();
+        Err(format!("threads that do not move: {}", names.join(", ")))
+    }
+
+    /// Whether records flow or could; else why not.
+    pub fn ready(&self) -> Result<(), Vec<String>> {
+        let mut problems = self.shared.problems();
+        if self.shared.stop.load(Ordering::Relaxed) {
+            problems.push("the ingress is stopping".into());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// The state in full.
+    pub fn status(&self) -> serde_json::Value {
+        let (config, metrics) = (&self.config, &self.metrics);
+        let lag = self.shared.lag.load(Ordering::Relaxed);
+        serde_json::json!({
+            "side": "ingress",
+            "link": { "name": config.link.name.as_str(), "id": config.link.id.0, "target": config.target.to_string() },
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "source": {
+                "state": self.shared.source_state().as_str(),
+                "assigned_partitions": metrics.assigned_partitions.value(),
+                "lag_records": (lag != UNKNOWN_LAG).then_some(lag),
+            },
+            "queued_bytes": self.shared.queued_bytes.load(Ordering::Relaxed),
+            "sent": {
+                "datagrams": metrics.packets_sent.value(),
+                "wire_bytes": metrics.bytes_sent.value(),
+                "blocks": metrics.blocks_sent.value(),
+                "records": metrics.records_sent.value(),
+            },
+            "notes": self.shared.notes(),
+            "problems": self.shared.problems(),
+        })
+    }
+}
+
+fn pack_config(config: &IngressConfig) -> PackConfig {
+    PackConfig {
+        stream: String::new(),
+        symbol_size: config.link.mtu.symbol_size(config.target.ip()),
+        source_symbols: config.fec.code.source.into(),
+        linger: config.pack.linger,
+        compression: match config.pack.compression {
+            config::Compression::None => Compression::None,
+            config::Compression::Lz4 => Compression::Lz4,
+            config::Compression::Zstd => Compression::Zstd(config.pack.level),
+        },
+        max_record_bytes: config.pack.max_record_bytes.0 as usize,
+        ledger_interval: LEDGER_INTERVAL,
+        ledger_changed: LEDGER_CHANGED,
+        max_partitions: MAX_PARTITIONS,
+    }
+}
+
+fn group_member(config: &IngressConfig) -> anyhow::Result<GroupMember> {
+    let name = config.link.name.as_str();
+    let role = Role::Source(SourceSettings {
+        group: config.source.group.clone(),
+        max_record_bytes: config.pack.max_record_bytes.0,
+        queue_bytes: config.buffer.0.clamp(1 << 20, 64 << 20),
+    });
+    let settings =
+        config.source.client.build(&role).with_context(|| format!("link {name}: [source.kafka]"))?;
+    GroupMember::new(&settings, Reporter::new(name, "source"), BATCH_RECORDS)
+        .with_context(|| format!("link {name}: the Kafka consumer cannot be made"))
+}

@@ -1,0 +1,212 @@
+//! The one commit rule: only what was handed to the kernel at least `commit_delay` ago.
+//!
+//! ```text
+//!  packed ──▶ [ marks by block ] ── block sent ──▶ [ marks by time ] ── commit_delay ──▶ committable
+//! ```
+//!
+//! The rule holds everywhere: on the timer, on revoke, on pause and on stop. What was sent and not committed is sent
+//! again by the next owner, and the destination skips it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use ddc_link::sender::{Mark, Slot};
+
+/// Marks of one slot that are closer together than this share one entry, so that an entry per 100 ms of
+/// `commit_delay` bounds the memory, whatever the rate.
+const RESOLUTION: Duration = Duration::from_millis(100);
+
+/// What was packed, sent and may be committed, by slot.
+#[derive(Debug)]
+pub struct CommitLog {
+    delay: Duration,
+    packed: VecDeque<(u64, Mark)>,
+    slots: BTreeMap<Slot, SlotLog>,
+}
+
+#[derive(Debug, Default)]
+struct SlotLog {
+    sent: VecDeque<Sent>,
+    committable: Option<Mark>,
+    newest: Option<Mark>,
+}
+
+/// Marks that were sent within [`RESOLUTION`]: the last of them, and when that one was sent.
+#[derive(Debug)]
+struct Sent {
+    first: Instant,
+    last: Instant,
+    mark: Mark,
+}
+
+impl CommitLog {
+    /// A log that lets nothing be committed before it was sent for `delay`.
+    pub fn new(delay: Duration) -> Self {
+        Self { delay, packed: VecDeque::new(), slots: BTreeMap::new() }
+    }
+
+    /// Starts a slot; marks of slots that were not started are dropped.
+    pub fn start(&mut self, slot: Slot) {
+        self.slots.insert(slot, SlotLog::default());
+    }
+
+    /// Forgets a slot: another owner, or another life of the topic, begins.
+    pub fn forget(&mut self, slot: Slot) {
+        self.slots.remove(&slot);
+    }
+
+    /// Notes what block number `block` covers once it is sent. Blocks come in rising order; the entries are bounded
+    /// by the blocks that may wait for the link.
+    pub fn packed(&mut self, block: u64, marks: &[Mark]) {
+        self.packed.extend(marks.iter().map(|mark| (block, *mark)));
+    }
+
+    /// Notes that all blocks below `blocks` have been handed to the kernel, at the latest `now`.
+    pub fn sent(&mut self, now: Instant, blocks: u64) {
+        while self.packed.front().is_some_and(|(block, _)| *block < blocks) {
+            let Some((_, mark)) = self.packed.pop_front() else { break };
+            let Some(log) = self.slots.get_mut(&mark.slot) else { continue };
+            log.newest = Some(mark);
+            match log.sent.back_mut() {
+                Some(sent) if now.duration_since(sent.first) < RESOLUTION => {
+                    sent.last = now;
+                    sent.mark = mark;
+                }
+                _ => log.sent.push_back(Sent { first: now, last: now, mark }),
+            }
+        }
+    }
+
+    /// What may be committed now and was not taken before, by slot.
+    pub fn take_committable(&mut self, now: Instant) -> Vec<Mark> {
+        self.slots.values_mut().filter_map(|log| log.take(now, self.delay)).collect()
+    }
+
+    /// What may be committed of one slot, taken before or not: for the last commit before it is given up.
+    pub fn committable(&mut self, now: Instant, slot: Slot) -> Option<Mark> {
+        let log = self.slots.get_mut(&slot)?;
+        log.take(now, self.delay);
+        log.committable
+    }
+
+    /// The newest mark of a slot that was handed to the kernel, whenever that was (`commit_on_stop = "sent"`).
+    pub fn newest_sent(&self, slot: Slot) -> Option<Mark> {
+        self.slots.get(&slot)?.newest
+    }
+}
+
+impl SlotLog {
+    fn take(&mut self, now: Instant, delay: Duration) -> Option<Mark> {
+        let mut taken = None;
+        while self.sent.front().is_some_and(|sent| now.duration_since(sent.last) >= delay) {
+            taken = self.sent.pop_front().map(|sent| sent.mark);
+        }
+        self.committable = taken.or(self.committable);
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ddc_link::sender::{Compression, PackConfig, Packer, PartitionStart};
+    use ddc_wire::{Epoch, TopicId};
+    use proptest::prelude::*;
+
+    const DELAY: Duration = Duration::from_secs(30);
+
+    fn mark(slot: Slot, end: i64) -> Mark {
+        Mark { slot, end, last: Some(end - 1), count: end as u64 }
+    }
+
+    fn log() -> (CommitLog, Slot) {
+        let mut log = CommitLog::new(DELAY);
+        let slot = a_slot();
+        log.start(slot);
+        (log, slot)
+    }
+
+    /// Only a packer gives out slots.
+    fn a_slot() -> Slot {
+        let config = PackConfig {
+            stream: String::new(),
+            symbol_size: 1412,
+            source_symbols: 64,
+            linger: Duration::ZERO,
+            compression: Compression::None,
+            max_record_bytes: 1 << 20,
+            ledger_interval: DELAY,
+            ledger_changed: DELAY,
+            max_partitions: 1,
+        };
+        let start = PartitionStart {
+            topic: "t".into(),
+            topic_id: TopicId::default(),
+            partition: 0,
+            partition_count: 1,
+            epoch: Epoch(1),
+            origin: 0,
+            previous: None,
+            count: 0,
+            next: 0,
+        };
+        Packer::new(config, Instant::now()).unwrap().assign(start).unwrap()
+    }
+
+    #[test]
+    fn nothing_before_it_was_sent_and_the_delay_has_passed() {
+        let (mut log, slot) = log();
+        let start = Instant::now();
+        log.packed(0, &[mark(slot, 10)]);
+        log.packed(1, &[mark(slot, 20)]);
+        assert!(log.take_committable(start + DELAY * 9).is_empty(), "packed only");
+        log.sent(start, 1);
+        assert!(log.take_committable(start + DELAY - Duration::from_millis(1)).is_empty());
+        assert_eq!(log.take_committable(start + DELAY), [mark(slot, 10)]);
+        assert!(log.take_committable(start + DELAY * 9).is_empty(), "taken once, and block 1 is not sent");
+        assert_eq!(log.committable(start + DELAY * 9, slot), Some(mark(slot, 10)));
+        log.sent(start + DELAY, 2);
+        assert_eq!(log.newest_sent(slot), Some(mark(slot, 20)));
+        assert_eq!(log.committable(start + DELAY, slot), Some(mark(slot, 10)));
+    }
+
+    #[test]
+    fn a_forgotten_slot_commits_nothing() {
+        let (mut log, slot) = log();
+        let start = Instant::now();
+        log.packed(0, &[mark(slot, 10)]);
+        log.forget(slot);
+        log.sent(start, 1);
+        assert!(log.take_committable(start + DELAY).is_empty());
+        assert_eq!(log.newest_sent(slot), None);
+    }
+
+    proptest! {
+        /// Against the rule itself: whatever is committable was sent at least the delay ago, and everything that
+        /// was sent the delay and the resolution ago is committable.
+        #[test]
+        fn the_rule(steps in proptest::collection::vec(0u64..2_000, 1..200)) {
+            let (mut log, slot) = log();
+            let start = Instant::now();
+            let mut now = start;
+            let mut sent_at = Vec::new();
+            for (block, step) in steps.iter().enumerate() {
+                now += Duration::from_millis(*step);
+                log.packed(block as u64, &[mark(slot, block as i64 + 1)]);
+                log.sent(now, block as u64 + 1);
+                sent_at.push(now);
+                let committable = log.committable(now, slot).map_or(0, |mark| mark.end);
+                for (index, at) in sent_at.iter().enumerate() {
+                    let age = now.duration_since(*at);
+                    if (index as i64) < committable {
+                        prop_assert!(age >= DELAY);
+                    }
+                    if age >= DELAY + RESOLUTION {
+                        prop_assert!((index as i64) < committable);
+                    }
+                }
+                prop_assert!(log.slots[&slot].sent.len() <= 310);
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Where records come from: the left end of the line.
+
+pub mod commit;
+pub mod kafka;
+pub mod metadata;
+pub mod outlet;
+pub mod start;
+mod starting;
+mod topics;

@@ -1,0 +1,146 @@
+//! From the packer to the link thread: blocks, as long as there is room, and what they cover for the commit log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender as BlockSender;
+use ddc_link::sender::{PackError, PackedBlock, Packer, Slot};
+use ddc_telemetry::catalogue::IngressMetrics;
+use ddc_telemetry::exposition::LinkMetrics;
+use ddc_telemetry::notify::Tick;
+use ddc_wire::{RecordHeader, Timestamp};
+
+use super::commit::CommitLog;
+use crate::ingress::Shared;
+
+/// The longest wait for room before looking again; room comes at the link's rate.
+pub const ROOM_WAIT: Duration = Duration::from_millis(1);
+
+/// Packs records and hands blocks on. Nothing is dropped here: without room it says so, and the source stops reading.
+pub struct Outlet {
+    /// The packer.
+    pub packer: Packer,
+    /// What was packed, sent, and may be committed.
+    pub log: CommitLog,
+    blocks: BlockSender<PackedBlock>,
+    shared: Arc<Shared>,
+    metrics: Arc<LinkMetrics<IngressMetrics>>,
+    /// `[link] buffer`.
+    buffer_bytes: u64,
+    /// A block that found no room; the packer is not asked for another before it is through.
+    waiting: Option<PackedBlock>,
+    packed_blocks: u64,
+}
+
+impl Outlet {
+    /// An outlet towards the link thread at the other end of `blocks`.
+    pub fn new(
+        packer: Packer,
+        log: CommitLog,
+        blocks: BlockSender<PackedBlock>,
+        shared: Arc<Shared>,
+        metrics: Arc<LinkMetrics<IngressMetrics>>,
+        buffer_bytes: u64,
+    ) -> Self {
+        Self { packer, log, blocks, shared, metrics, buffer_bytes, waiting: None, packed_blocks: 0 }
+    }
+
+    /// Whether a block waits for room: nothing should be read then.
+    pub fn is_full(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Packs one record. While there is no room it waits, and marks `tick`; it gives up, with `Full`, on a stop.
+    pub fn push<'h, H>(&mut self, tick: &Tick, slot: Slot, record: Record<'_, H>) -> Result<(), PackError>
+    where
+        H: ExactSizeIterator<Item = RecordHeader<'h>> + Clone,
+    {
+        loop {
+            let now = Instant::now();
+            let headers = record.headers.clone();
+            match self.packer.push(
+                now,
+                slot,
+                record.offset,
+                record.timestamp,
+                record.key,
+                record.value,
+                headers,
+            ) {
+                Err(PackError::Full) => {}
+                result => return result,
+            }
+            self.move_blocks(now);
+            if self.is_full() {
+                if self.shared.stop.load(Ordering::Relaxed) {
+                    return Err(PackError::Full);
+                }
+                tick.mark();
+                std::thread::sleep(ROOM_WAIT);
+            }
+        }
+    }
+
+    /// Hands packed blocks to the link thread while there is room.
+    pub fn move_blocks(&mut self, now: Instant) {
+        let was_full = self.is_full();
+        while let Some(block) = self.next_block(now) {
+            let len = block.bytes.len() as u64;
+            let queued = self.shared.queued_bytes.load(Ordering::Relaxed);
+            if queued > 0 && queued + len > self.buffer_bytes {
+                self.waiting = Some(block);
+                break;
+            }
+            self.shared.queued_bytes.fetch_add(len, Ordering::Relaxed);
+            if let Err(error) = self.blocks.try_send(block) {
+                // Too many small blocks wait, or the link thread has ended, upon which a stop follows.
+                self.shared.queued_bytes.fetch_sub(len, Ordering::Relaxed);
+                self.waiting = Some(error.into_inner());
+                break;
+            }
+        }
+        if self.is_full() && !was_full {
+            self.metrics.common.buffer_full.inc();
+        }
+        self.metrics.queue_bytes.set(self.shared.queued_bytes.load(Ordering::Relaxed) as i64);
+        self.metrics.kafka_paused.set(i64::from(self.is_full()));
+    }
+
+    fn next_block(&mut self, now: Instant) -> Option<PackedBlock> {
+        if let Some(block) = self.waiting.take() {
+            return Some(block);
+        }
+        let ready = self.shared.link_idle.load(Ordering::Relaxed) && self.blocks.is_empty();
+        let block = self.packer.poll(now, ready)?;
+        self.log.packed(self.packed_blocks, &block.marks);
+        self.packed_blocks += 1;
+        Some(block)
+    }
+
+    /// Takes over what the link thread has sent meanwhile.
+    pub fn note_sent(&mut self, now: Instant) {
+        self.log.sent(now, self.shared.sent_blocks.load(Ordering::Acquire));
+    }
+
+    /// Whether everything that was packed has been handed to the kernel.
+    pub fn is_sent(&self) -> bool {
+        self.waiting.is_none()
+            && self.packer.queued_bytes() == 0
+            && self.shared.sent_blocks.load(Ordering::Acquire) >= self.packed_blocks
+    }
+}
+
+/// A record as the packer takes it; the headers may be walked twice.
+pub struct Record<'r, H> {
+    /// The offset at the source.
+    pub offset: i64,
+    /// The time.
+    pub timestamp: Option<Timestamp>,
+    /// The key, or null.
+    pub key: Option<&'r [u8]>,
+    /// The value, or null.
+    pub value: Option<&'r [u8]>,
+    /// The headers.
+    pub headers: H,
+}
