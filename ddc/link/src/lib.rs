@@ -11,4 +11,5 @@
 #![forbid(unsafe_code)]
 
 pub mod keys;
+pub mod receiver;
 pub mod sender;
