@@ -1,7 +1,9 @@
 //! How fast one thread packs, protects and seals records of 100 bytes. Run it with
 //! `cargo run --release -p ddc-link --example sender_throughput [SECONDS]`.
 //!
-//! Nothing is sent: this is the sender's own cost. Each line is one choice of codec and seal.
+//! Nothing is sent: this is the sender's own cost. Each line is one choice of codec and seal. Rates
+//! are per second of CPU time where the system tells it (Linux), so that a busy machine does not
+//! spoil them; the last column says how much of a core the run got.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ const RECORD_BYTES: usize = 100;
 fn main() -> Result<(), Failure> {
     let seconds = std::env::args().nth(1).map_or(Ok(1.0), |text| text.parse())?;
     let duration = Duration::from_secs_f64(seconds);
-    println!("codec  code   seal         GB/s of records   M records/s   datagrams/s   bytes in/out");
+    println!("codec  code   seal         GB/s of records   M records/s   datagrams/s   bytes in/out   core");
     for compression in [Compression::None, Compression::Lz4, Compression::Zstd(1)] {
         for (code, seal) in [
             (Code::new(64, 0)?, SealMode::None),
@@ -38,6 +40,7 @@ fn main() -> Result<(), Failure> {
 
 fn measure(compression: Compression, code: Code, seal: SealMode, duration: Duration) -> Result<(), Failure> {
     let start = Instant::now();
+    let cpu_before = cpu_time();
     let (mut packer, slots) = packer(compression, code, start)?;
     let mut sender = Sender::new(
         SenderConfig {
@@ -82,11 +85,13 @@ fn measure(compression: Compression, code: Code, seal: SealMode, duration: Durat
         }
         now = Instant::now();
     }
-    let seconds = (now - start).as_secs_f64();
+    let wall = (now - start).as_secs_f64();
+    let cpu = cpu_time().zip(cpu_before).map(|(after, before)| (after - before).as_secs_f64());
+    let seconds = cpu.unwrap_or(wall);
     let totals = sender.totals();
     let bytes = totals.records as f64 * RECORD_BYTES as f64;
     println!(
-        "{:<6} {:<6} {:<12} {:>15.3} {:>13.2} {:>13.0} {:>14.2}",
+        "{:<6} {:<6} {:<12} {:>15.3} {:>13.2} {:>13.0} {:>14.2} {:>6.2}",
         format!("{compression:?}").to_lowercase().split('(').next().unwrap_or(""),
         code.to_string(),
         if seal == SealMode::None { "none" } else { "aes-256-gcm" },
@@ -94,8 +99,15 @@ fn measure(compression: Compression, code: Code, seal: SealMode, duration: Durat
         totals.records as f64 / seconds / 1e6,
         totals.packets as f64 / seconds,
         bytes / totals.bytes as f64,
+        seconds / wall,
     );
     Ok(())
+}
+
+/// Time that this process (one thread) has spent on a CPU.
+fn cpu_time() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/self/schedstat").ok()?;
+    Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?))
 }
 
 fn packer(compression: Compression, code: Code, now: Instant) -> Result<(Packer, Vec<Slot>), Failure> {
