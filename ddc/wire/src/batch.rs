@@ -147,7 +147,7 @@ impl RecordWriter {
 
     /// Appends a record.
     ///
-    /// Fails, and changes nothing, when the offset is below the base or not above the last one.
+    /// Fails, and changes nothing, when the offset is below the base, not above the last one, or 2⁶³ − 1.
     pub fn push<'h>(
         &mut self,
         offset: i64,
@@ -156,7 +156,9 @@ impl RecordWriter {
         value: Option<&[u8]>,
         headers: impl ExactSizeIterator<Item = RecordHeader<'h>>,
     ) -> Result<(), Malformed> {
-        let Some(delta) = offset.checked_sub(self.next_offset).filter(|&delta| delta >= 0) else {
+        // An `end` above the last offset there is could not be written.
+        let delta = offset.checked_sub(self.next_offset).filter(|&delta| delta >= 0 && offset < i64::MAX);
+        let Some(delta) = delta else {
             return Err(Malformed { what: "record", problem: "has an offset that does not rise" });
         };
         let count = headers.len();
@@ -793,6 +795,7 @@ mod tests {
         assert!(writer.push(9, None, None, None, none()).is_err());
         writer.push(10, None, None, None, none()).unwrap();
         assert!(writer.push(10, None, None, None, none()).is_err());
+        assert!(writer.push(i64::MAX, None, None, None, none()).is_err(), "no end would be above it");
         assert_eq!((writer.records(), writer.next_offset()), (1, 11));
     }
 

@@ -1,0 +1,4 @@
+//! See `bodies::batch`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ddc_fuzz::bodies::batch(data));

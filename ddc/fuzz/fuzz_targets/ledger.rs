@@ -1,0 +1,4 @@
+//! See `bodies::ledger`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ddc_fuzz::bodies::ledger(data));
