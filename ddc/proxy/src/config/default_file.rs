@@ -98,6 +98,7 @@ fn placeholder(key: &Key<'_>, side: Side) -> String {
         Some("uint8") => "1".to_owned(),
         Some("double") => "0.7".to_owned(),
         _ if key.name.ends_with("_env") => "\"DDC_KAFKA_PASSWORD\"".to_owned(),
+        _ if key.name == "group" => "\"ddc-plant-a\"".to_owned(),
         _ => "\"ddc\"".to_owned(),
     }
 }

@@ -77,7 +77,7 @@ fn line(key: &Key<'_>) -> String {
             format!("**required**{}", example.unwrap_or_default())
         }
         (false, Some(default)) => format!("`{}`", toml_text(default)),
-        (false, None) => "none".to_owned(),
+        (false, None) => "—".to_owned(),
     };
     let mut meaning = key.description().to_owned();
     for (word, what) in choices.iter().filter(|(_, what)| !what.is_empty()) {

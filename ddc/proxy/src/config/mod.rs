@@ -239,6 +239,14 @@ impl Config {
         }
     }
 
+    /// What is logged and how.
+    pub fn log(&self) -> Log {
+        match self {
+            Self::Ingress(config) => config.log,
+            Self::Egress(config) => config.log,
+        }
+    }
+
     /// How the Kafka cluster is reached.
     pub fn kafka(&self) -> &ClientSettings {
         match self {

@@ -1,0 +1,139 @@
+//! `ddc check`: whether configuration files are right, and what they would open. Opens nothing itself.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use ddc_proxy::config::{
+    self, ByteSize, Config, EgressConfig, IngressConfig, LinkKey, Loaded, Seal, TopicPattern, check_together,
+};
+
+use super::print;
+use crate::exit::{Exit, Failure};
+
+/// Check configuration files and say what they would open
+///
+/// Reads the files and the key and password files they name; opens no socket and asks no broker. Files that are given
+/// together are also checked against each other, as for one process or one host. Exit code 78 when anything is wrong.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// A configuration file, of either side; give it several times for several links
+    #[arg(short = 'c', long = "config", value_name = "FILE", required = true, num_args = 1..)]
+    files: Vec<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut wrong = Vec::new();
+    let mut right = Vec::new();
+    for file in &arguments.files {
+        match config::load(file) {
+            Ok(loaded) => right.push(loaded),
+            Err(error) => wrong.extend(error.lines()),
+        }
+    }
+    wrong.extend(check_together(&right));
+    for loaded in &right {
+        // Finds what only librdkafka's own start finds, such as a certificate that does not fit its key.
+        if let Err(errors) = loaded.config.kafka().try_out(&loaded.config.kafka_role()) {
+            wrong.extend(errors.iter().map(|error| format!("{}: {error}", loaded.file.display())));
+        }
+    }
+    let pages: Vec<String> = right.iter().map(page).collect();
+    print(&pages.join("\n"))?;
+    if wrong.is_empty() { Ok(()) } else { Err(Failure { exit: Exit::Config, lines: wrong }) }
+}
+
+/// What one file says, for people.
+fn page(loaded: &Loaded<Config>) -> String {
+    let mut page = Page(String::new());
+    let link = loaded.config.link();
+    let title =
+        format!("{}: {} of link {} (id {})", loaded.file.display(), loaded.config.side(), link.name, link.id);
+    let _ = writeln!(page.0, "{title}");
+    match &loaded.config {
+        Config::Ingress(config) => ingress(&mut page, config),
+        Config::Egress(config) => egress(&mut page, config),
+    }
+    page.row("state", link.state_dir.display());
+    let admin = loaded.config.admin();
+    let listen = admin.listen.map(|address| format!("TCP {address}"));
+    let socket = admin.socket.as_ref().map(|path| format!("Unix socket {}", path.display()));
+    let listeners: Vec<String> = listen.into_iter().chain(socket).collect();
+    page.row("admin", if listeners.is_empty() { "none".to_owned() } else { listeners.join(", ") });
+    let items = loaded.config.memory();
+    let total = ByteSize(items.iter().map(|item| item.size.bytes()).sum()).rounded();
+    page.row("memory", format!("up to {total}"));
+    for item in items {
+        page.row("", format!("{:>8}  {}", item.size.rounded().to_string(), item.purpose));
+    }
+    for notice in &loaded.notices {
+        page.row("notice", notice.at(&loaded.file));
+    }
+    page.0
+}
+
+/// Rows of a label and a value.
+struct Page(String);
+
+impl Page {
+    fn row(&mut self, label: &str, value: impl std::fmt::Display) {
+        // Writing into a String cannot fail.
+        let _ = writeln!(self.0, "  {label:<11}{value}");
+    }
+}
+
+fn ingress(page: &mut Page, config: &IngressConfig) {
+    let link = &config.link;
+    let from = config.source_address.map(|address| format!(" from {address}")).unwrap_or_default();
+    let on = link.interface.as_ref().map(|interface| format!(" on {interface}")).unwrap_or_default();
+    page.row("sends", format!("UDP to {}{from}{on}, at most {}", config.target, config.rate));
+    page.row(
+        "datagrams",
+        format!(
+            "MTU {}, {} bytes of data each, FEC {}, interleave {}",
+            link.mtu.bytes(),
+            link.mtu.symbol_size(config.target.ip()),
+            config.fec.code,
+            config.fec.interleave
+        ),
+    );
+    match &config.seal {
+        Seal::None => page.row("seal", "none: NOT PROTECTED"),
+        Seal::Aes256Gcm(key) => page.row("seal", format!("AES-256-GCM, {}", shown(key))),
+    }
+    let source = &config.source;
+    page.row(
+        "reads",
+        format!("Kafka {} ({})", source.client.brokers.join(", "), source.client.protocol.name()),
+    );
+    let topics: Vec<&str> = source.topics.iter().map(TopicPattern::as_str).collect();
+    page.row("", format!("group {}, topics {}", source.group, topics.join(", ")));
+    page.row("", format!("starts at {} when the group has no commit", source.start_at));
+}
+
+fn egress(page: &mut Page, config: &EgressConfig) {
+    let link = &config.link;
+    let group = config.multicast_group.map(|group| format!(", multicast group {group}")).unwrap_or_default();
+    let on = link.interface.as_ref().map(|interface| format!(" on {interface}")).unwrap_or_default();
+    page.row("receives", format!("UDP on {}{group}{on}, MTU {}", config.listen, link.mtu.bytes()));
+    match &config.seal {
+        Seal::None => page.row("seal", "none: NOT PROTECTED"),
+        Seal::Aes256Gcm(keys) => {
+            let keys: Vec<String> = keys.iter().map(shown).collect();
+            page.row("seal", format!("AES-256-GCM, {}", keys.join("; ")));
+        }
+    }
+    let sink = &config.sink;
+    page.row("writes", format!("Kafka {} ({})", sink.client.brokers.join(", "), sink.client.protocol.name()));
+    let names = match (sink.topic_prefix.as_str(), sink.rename.len() + sink.rename_regex.len()) {
+        ("", 0) => "topics keep their names".to_owned(),
+        ("", rules) => format!("topics keep their names but for {rules} rename rules"),
+        (prefix, 0) => format!("topics get the prefix {prefix}"),
+        (prefix, rules) => format!("topics get the prefix {prefix}, but for {rules} rename rules"),
+    };
+    let missing = if sink.create_topics { "created" } else { "reported" };
+    page.row("", format!("{names}; partition: {}; missing topics are {missing}", sink.partition));
+}
+
+fn shown(key: &LinkKey) -> String {
+    format!("key {} from {} (fingerprint {})", key.id, key.file.display(), key.key.fingerprint())
+}

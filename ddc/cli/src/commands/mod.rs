@@ -1,0 +1,29 @@
+//! The subcommands. Each has its arguments and one function that runs it.
+
+use std::io::{self, Write};
+
+use crate::exit::{Exit, Failure};
+
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod keygen;
+pub(crate) mod ready;
+pub(crate) mod version;
+
+/// Prints to standard output. A reader that has gone away (`| head`) ends the command quietly.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Internal, format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An error of the system in words, without its number.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}

@@ -1,0 +1,168 @@
+//! The real binary, as a user or a script calls it: exit codes, what goes to which output, files that are made.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails should panic")]
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+/// Exit code, standard output, standard error of `ddc` in a directory.
+fn ddc(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_ddc")).current_dir(directory).args(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// A directory with a key and both default files, their placeholders filled.
+fn filled() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(ddc(directory.path(), &["keygen", "--out", "a.key"]).0, 0);
+    for side in ["ingress", "egress"] {
+        let (code, file, errors) = ddc(directory.path(), &["config", "--side", side]);
+        assert_eq!((code, errors.as_str()), (0, ""));
+        let file = file
+            .replace("/etc/ddc/keys/plant-a.key", "a.key")
+            .replace("#state_dir = \"/path/to/state_dir\"", &format!("state_dir = \"{side}\""));
+        std::fs::write(directory.path().join(format!("{side}.toml")), file).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn wrong_command_lines_end_with_64() {
+    let here = Path::new(".");
+    for arguments in [&[][..], &["nope"], &["check"], &["config"], &["config", "--side", "left"], &["ready"]]
+    {
+        let (code, out, errors) = ddc(here, arguments);
+        assert_eq!((code, out.as_str()), (64, ""), "{arguments:?}");
+        assert!(!errors.is_empty() && !errors.contains("error: "), "{errors}");
+    }
+    assert!(ddc(here, &["chekc"]).2.starts_with("ddc: unrecognized subcommand 'chekc'\n"));
+    assert!(ddc(here, &["chekc"]).2.contains("'check'"), "the nearest is named");
+    for arguments in
+        [&["--help"][..], &["check", "--help"], &["--version"], &["version"], &["completions", "zsh"]]
+    {
+        let (code, out, errors) = ddc(here, arguments);
+        assert_eq!((code, errors.as_str()), (0, ""), "{arguments:?}");
+        assert!(!out.is_empty());
+    }
+}
+
+/// What is listed works: no subcommand stands in the help before its time.
+#[test]
+fn every_listed_command_has_help_of_its_own() {
+    let (_, help, _) = ddc(Path::new("."), &["--help"]);
+    let commands =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.len() >= 6, "{names:?}");
+    for name in names {
+        let (code, out, _) = ddc(Path::new("."), &[name, "--help"]);
+        assert_eq!(code, 0, "{name}");
+        assert!(out.contains(&format!("Usage: ddc {name}")), "{name}");
+    }
+}
+
+#[test]
+fn the_default_files_pass_check_once_filled() {
+    let directory = filled();
+    let (code, out, errors) = ddc(directory.path(), &["check", "-c", "ingress.toml", "-c", "egress.toml"]);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    for part in [
+        "UDP to 198.18.0.2:7401",
+        "UDP on 0.0.0.0:7401",
+        "TCP 127.0.0.1:9641",
+        "TCP 127.0.0.1:9661",
+        "memory",
+    ] {
+        assert!(out.contains(part), "{part} is not in\n{out}");
+    }
+    let fingerprint = out.split("fingerprint ").nth(1).unwrap().get(..8).unwrap();
+    assert_eq!(out.matches(fingerprint).count(), 2, "both sides show the same key");
+    let key = std::fs::read_to_string(directory.path().join("a.key")).unwrap();
+    assert!(!out.contains(key.trim()));
+}
+
+#[test]
+fn wrong_files_end_with_78_and_one_line_each() {
+    let directory = filled();
+    std::fs::write(
+        directory.path().join("wrong.toml"),
+        "[link]\nname = \"A\"\nid = 1\nlisten = \"x\"\n[sink.kafka]\nbroker = 1\n",
+    )
+    .unwrap();
+    let (code, out, errors) =
+        ddc(directory.path(), &["check", "-c", "wrong.toml", "ingress.toml", "none.toml"]);
+    assert_eq!(code, 78);
+    assert!(out.starts_with("ingress.toml: ingress of link plant-a"), "{out}");
+    let places: Vec<&str> = errors.lines().map(|line| line.split(": ").nth(1).unwrap()).collect();
+    assert!(errors.lines().all(|line| line.starts_with("ddc: ")), "{errors}");
+    assert_eq!(
+        places,
+        ["wrong.toml:2", "wrong.toml:4", "wrong.toml:5", "wrong.toml:6", "none.toml"],
+        "{errors}"
+    );
+    assert!(errors.contains("unknown key `broker` in [sink.kafka]; did you mean `brokers`?"), "{errors}");
+    // Two links that take each other's port.
+    let (code, _, errors) = ddc(directory.path(), &["check", "-c", "ingress.toml", "ingress.toml"]);
+    assert_eq!(code, 78);
+    assert!(errors.contains("[admin] listen = \"127.0.0.1:9641\" is also used by"), "{errors}");
+}
+
+#[test]
+fn a_key_is_written_once_and_for_its_owner_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, out, _) = ddc(directory.path(), &["keygen", "--out", "a.key"]);
+    assert_eq!(code, 0);
+    assert!(out.starts_with("a.key: key with fingerprint "), "{out}");
+    let path = directory.path().join("a.key");
+    let first = std::fs::read_to_string(&path).unwrap();
+    assert_eq!((first.len(), first.ends_with('\n')), (65, true));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let (code, _, errors) = ddc(directory.path(), &["keygen", "--out", "a.key"]);
+    assert_eq!(code, 64);
+    assert_eq!(errors, "ddc: a.key exists and is not overwritten; choose another name, or remove it first\n");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), first);
+    assert_eq!(ddc(directory.path(), &["keygen", "--out", "no/a.key"]).0, 69);
+    // Without --out only the key goes to standard output, and it is another one.
+    let (code, out, errors) = ddc(directory.path(), &["keygen"]);
+    assert_eq!((code, out.len()), (0, 65));
+    assert_ne!(out, first);
+    assert!(errors.starts_with("ddc: key with fingerprint "), "{errors}");
+}
+
+#[test]
+fn ready_says_why_not() {
+    let here = Path::new(".");
+    let answer_with = |answer: &'static str| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 512];
+            let length = stream.read(&mut request).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        let result = ddc(here, &["ready", "--admin", &address]);
+        let request = thread.join().unwrap();
+        assert!(request.starts_with("GET /readyz HTTP/1.1\r\n"), "{request}");
+        result
+    };
+    let (code, out, errors) = answer_with("HTTP/1.1 200 OK\r\n\r\nready\n");
+    assert_eq!((code, out.as_str(), errors.as_str()), (0, "ready\n", ""));
+    let (code, _, errors) = answer_with(
+        "HTTP/1.1 503 Service Unavailable\r\n\r\nnot ready\nno broker answers\nno partition is assigned\n",
+    );
+    assert_eq!(code, 69);
+    assert_eq!(errors, "ddc: not ready: no broker answers\nddc: not ready: no partition is assigned\n");
+    let (code, _, errors) = answer_with("HTTP/1.1 404 Not Found\r\n\r\n");
+    assert_eq!(code, 69);
+    assert!(errors.contains("answers with HTTP 404: is this a ddc admin listener?"), "{errors}");
+    let (code, _, errors) = ddc(here, &["ready", "--socket", "/nonexistent.sock"]);
+    assert_eq!(code, 69);
+    assert_eq!(errors, "ddc: /nonexistent.sock: nothing listens there (no such file or directory)\n");
+}
