@@ -3,8 +3,12 @@
 //! these bytes, what is decoded has these fields.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is the failed test")]
 
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
 use ddc_fec::{Code, Decoder, SymbolSet};
-use ddc_link::keys::{DatagramKey, Direction, KEY_EPOCH_BITS, LinkKey, SealMode};
+use ddc_link::keys::{DatagramKey, Direction, KEY_EPOCH_BITS, Keyring, LinkKey, SealMode};
+use ddc_link::receiver::{Event, MIN_WINDOW_BYTES, Receiver, ReceiverConfig, RetiredWhy, Unpacker};
 use ddc_wire::{
     BlockNumber, ChunkHeader, ChunkKind, Chunks, Codec, Content, Epoch, FilteredRange, Goodbye,
     GoodbyeReason, HEADER_LEN, Header, HeaderError, Heartbeat, KeyId, Kind, LedgerEntries, LedgerEntry,
@@ -230,6 +234,38 @@ fn session() {
     check_batch(&session.raw[1], chunks, "session");
 }
 
+/// The same session through the receiver, with as many symbols lost of each block as it has repairs.
+#[test]
+fn session_through_the_receiver() {
+    let vectors = vectors();
+    let (mut receiver, mut now) = (receiver(SealMode::Aes256Gcm), Instant::now());
+    let mut unpacker = Unpacker::new(1 << 20).unwrap();
+    let (mut batches, mut ended) = (Vec::new(), false);
+    for case in &vectors.session.datagrams {
+        let header = Header::from(&case.header);
+        let lost = header.kind.is_symbol() && header.symbol_index < header.repair_symbols;
+        now += Duration::from_millis(1);
+        if !lost {
+            receiver.handle(now, WALL_MICROS, SocketAddr::from(SOURCE), &mut case.datagram.clone()).unwrap();
+        }
+    }
+    for _ in 0..100 {
+        now += Duration::from_millis(1);
+        while let Some(event) = receiver.poll(now) {
+            match event {
+                Event::Batch(batch) => batches.push(unpacker.unpack(&batch).unwrap().to_vec()),
+                Event::SessionRetired { why, .. } => {
+                    ended = why == RetiredWhy::Goodbye(GoodbyeReason::Stop);
+                }
+                Event::SessionOpened { .. } | Event::Heartbeat { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(batches, vectors.session.raw.iter().map(|raw| raw.to_vec()).collect::<Vec<_>>());
+    assert!(ended, "the goodbye retires the session");
+}
+
 /// What must be refused, and why: DDC-W-011, 012, 020 to 024, 031, 040 to 044, 050, 060, 070.
 #[test]
 fn refused() {
@@ -242,6 +278,14 @@ fn refused() {
                 counts[0] += 1;
                 let mode = mode(case.seal.as_deref().unwrap());
                 assert_eq!(refusal(&case.bytes, mode), case.reason.as_deref(), "{what}");
+                // The receiver as a whole gives the same reason, and makes nothing of it.
+                let mut receiver = receiver(mode);
+                let (now, wall) = (Instant::now(), WALL_MICROS);
+                let result = receiver.handle(now, wall, SocketAddr::from(SOURCE), &mut case.bytes.clone());
+                assert_eq!(result.err().map(|reject| reject.as_str()), case.reason.as_deref(), "{what}");
+                let event = receiver.poll(now);
+                let opened = matches!(event, None | Some(Event::SessionOpened { .. }));
+                assert!(opened && receiver.poll(now).is_none(), "{what}: {event:?}");
             }
             "prelude" => {
                 counts[1] += 1;
@@ -259,6 +303,25 @@ fn refused() {
         }
     }
     assert_eq!(counts, [44, 10, 15, 5]);
+}
+
+/// A minute after the vectors' session began.
+const WALL_MICROS: u64 = 1_767_225_660_000_000;
+const SOURCE: ([u8; 4], u16) = ([198, 18, 0, 1], 7401);
+
+fn receiver(seal: SealMode) -> Receiver {
+    let mut keyring = Keyring::default();
+    keyring.insert(KeyId(3), LinkKey::new(std::array::from_fn(|at| at as u8)));
+    let config = ReceiverConfig {
+        link_id: LinkId(258),
+        keyring,
+        seal,
+        reorder_timeout: Duration::from_millis(50),
+        window_bytes: MIN_WINDOW_BYTES,
+        max_batch_bytes: 1 << 20,
+        build_micros: 0,
+    };
+    Receiver::new(config, Instant::now(), &[])
 }
 
 /// Why a receiver of link 258 with the key 3 refuses a datagram: DDC-W-070, as far as no session is needed.
