@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ddc_fec::{Code, Decoder, SymbolSet};
 use ddc_link::keys::{DatagramKey, Direction, KEY_EPOCH_BITS, Keyring, LinkKey, SealMode};
-use ddc_link::receiver::{Event, MIN_WINDOW_BYTES, Receiver, ReceiverConfig, RetiredWhy, Unpacker};
+use ddc_link::receiver::{Event, MIN_WINDOW_BYTES, Receiver, ReceiverConfig, Reject, RetiredWhy, Unpacker};
 use ddc_wire::{
     BlockNumber, ChunkHeader, ChunkKind, Chunks, Codec, Content, Epoch, FilteredRange, Goodbye,
     GoodbyeReason, HEADER_LEN, Header, HeaderError, Heartbeat, KeyId, Kind, LedgerEntries, LedgerEntry,
@@ -282,7 +282,7 @@ fn refused() {
                 let mut receiver = receiver(mode);
                 let (now, wall) = (Instant::now(), WALL_MICROS);
                 let result = receiver.handle(now, wall, SocketAddr::from(SOURCE), &mut case.bytes.clone());
-                assert_eq!(result.err().map(|reject| reject.as_str()), case.reason.as_deref(), "{what}");
+                assert_eq!(result.err().map(Reject::as_str), case.reason.as_deref(), "{what}");
                 let event = receiver.poll(now);
                 let opened = matches!(event, None | Some(Event::SessionOpened { .. }));
                 assert!(opened && receiver.poll(now).is_none(), "{what}: {event:?}");
