@@ -17,7 +17,7 @@ use rdkafka::ClientConfig;
 /// The longest that one call to the cluster holds the sink thread.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// A topic that holds records back is named once in this time.
-const LOG_EVERY: Duration = Duration::from_secs(60);
+const LOG_EVERY: Duration = Duration::from_mins(1);
 
 /// What a chunk needs of its destination topic.
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ddc_kafka::context::Reporter;
 use ddc_kafka::errors::code_of;
-use ddc_wire::Record;
+use ddc_wire::{Record, Timestamp};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -23,6 +23,9 @@ use super::headers::HeaderWriter;
 
 /// What became of a record: its number, and why it came back if it did.
 pub type Answer = (usize, Result<(), Code>);
+
+/// Filled by the callbacks, emptied by [`Producer::answers`]; bounded by librdkafka's queue.
+type Answers = Arc<Mutex<Vec<Answer>>>;
 
 /// Where a record goes, and where it came from.
 #[derive(Debug, Clone, Copy)]
@@ -52,16 +55,16 @@ pub enum NotTaken {
 pub struct Producer {
     config: ClientConfig,
     reporter: Reporter,
-    producer: BaseProducer<Delivery>,
-    answers: Arc<Mutex<Vec<Answer>>>,
+    client: BaseProducer<Delivery>,
+    answers: Answers,
     headers: HeaderWriter,
 }
 
 impl Producer {
     /// With a configuration built for the role `Sink`. Connects in the background.
     pub fn new(config: ClientConfig, reporter: Reporter, provenance: bool) -> KafkaResult<Self> {
-        let (producer, answers) = open(&config, &reporter)?;
-        Ok(Self { config, reporter, producer, answers, headers: HeaderWriter::new(provenance) })
+        let (client, answers) = open(&config, &reporter)?;
+        Ok(Self { config, reporter, client, answers, headers: HeaderWriter::new(provenance) })
     }
 
     /// Hands a record over under a number that its answer will carry. Returns how many of its header names had
@@ -73,12 +76,12 @@ impl Producer {
         message.key = record.key;
         message.payload = record.value;
         message.headers = written.headers;
-        message.timestamp = Some(match record.timestamp.map(|timestamp| timestamp.millis()) {
+        message.timestamp = Some(match record.timestamp.map(Timestamp::millis) {
             None => -1,
             Some(0) => 1,
             Some(millis) => millis,
         });
-        match self.producer.send(message) {
+        match self.client.send(message) {
             Ok(()) => Ok(written.changed_names),
             Err((error, _)) => Err(match code_of(&error).unwrap_or(Code::Fail) {
                 Code::QueueFull => NotTaken::Full,
@@ -91,7 +94,7 @@ impl Producer {
     pub fn answers(&self, out: &mut Vec<Answer>) {
         // One poll serves one event; an event answers for a whole produce batch.
         for _ in 0..MAX_POLLS {
-            self.producer.poll(Duration::ZERO);
+            self.client.poll(Duration::ZERO);
             let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
             if answers.is_empty() {
                 return;
@@ -105,31 +108,31 @@ impl Producer {
 
     /// Why this producer can do no more, if so: it must be [rebuilt](Self::rebuild).
     pub fn fatal(&self) -> Option<(Code, String)> {
-        self.producer.client().fatal_error()
+        self.client.client().fatal_error()
     }
 
     /// Replaces the producer. Answers of the old one no longer come: the caller sends again what was not answered.
     pub fn rebuild(&mut self) -> KafkaResult<()> {
-        let (producer, answers) = open(&self.config, &self.reporter)?;
-        (self.producer, self.answers) = (producer, answers);
+        let (client, answers) = open(&self.config, &self.reporter)?;
+        (self.client, self.answers) = (client, answers);
         Ok(())
     }
 
     /// Asks for a topic's partitions, so that new ones are known before the regular refresh.
     pub fn refresh(&self, topic: &str, timeout: Duration) {
         // The answer goes into librdkafka's cache; a failure shows when a record is sent.
-        let _ = self.producer.client().fetch_metadata(Some(topic), timeout);
+        let _ = self.client.client().fetch_metadata(Some(topic), timeout);
     }
 
     /// The names of all topics of the cluster: a sign that it answers and lets us in.
     pub fn topics(&self, timeout: Duration) -> KafkaResult<Vec<String>> {
-        let metadata = self.producer.client().fetch_metadata(None, timeout)?;
+        let metadata = self.client.client().fetch_metadata(None, timeout)?;
         Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
     }
 
     /// Records and other events that are with librdkafka.
     pub fn queued(&self) -> usize {
-        usize::try_from(self.producer.in_flight_count()).unwrap_or(0)
+        usize::try_from(self.client.in_flight_count()).unwrap_or(0)
     }
 
     /// Where client errors are kept.
@@ -141,10 +144,7 @@ impl Producer {
 /// Events served in one go, so that a flood of answers does not keep the thread from handing over.
 const MAX_POLLS: usize = 64;
 
-fn open(
-    config: &ClientConfig,
-    reporter: &Reporter,
-) -> KafkaResult<(BaseProducer<Delivery>, Arc<Mutex<Vec<Answer>>>)> {
+fn open(config: &ClientConfig, reporter: &Reporter) -> KafkaResult<(BaseProducer<Delivery>, Answers)> {
     let answers = Arc::new(Mutex::new(Vec::new()));
     let context = Delivery { reporter: reporter.clone(), answers: Arc::clone(&answers) };
     Ok((config.create_with_context(context)?, answers))
@@ -153,7 +153,7 @@ fn open(
 /// librdkafka's callbacks; they run on the thread that polls.
 struct Delivery {
     reporter: Reporter,
-    answers: Arc<Mutex<Vec<Answer>>>,
+    answers: Answers,
 }
 
 impl ClientContext for Delivery {

@@ -60,7 +60,11 @@ fn found(severity: Severity, text: impl Into<String>) -> Finding {
 /// Connects and looks. `topics` are source topics that are known to come; without any, those of the cluster's
 /// topics are looked at that the topic map could lead to.
 pub fn preflight(config: &EgressConfig, topics: &[String]) -> Vec<Finding> {
-    let there = match connect(config) {
+    look(config, topics, CONNECT_TIMEOUT)
+}
+
+fn look(config: &EgressConfig, topics: &[String], patience: Duration) -> Vec<Finding> {
+    let there = match connect(config, patience) {
         Ok(there) => there,
         Err(finding) => return vec![finding],
     };
@@ -79,14 +83,14 @@ pub fn preflight(config: &EgressConfig, topics: &[String]) -> Vec<Finding> {
 }
 
 /// Gets in, and returns the names of the topics.
-fn connect(config: &EgressConfig) -> Result<Vec<String>, Finding> {
+fn connect(config: &EgressConfig, patience: Duration) -> Result<Vec<String>, Finding> {
     let problem = |text: String| found(Severity::Problem, text);
     let native =
         config.sink.client.build(&config.kafka_role()).map_err(|error| problem(error.to_string()))?;
     let reporter = Reporter::new(config.link.name.as_str(), "check");
     let producer =
         Producer::new(native, reporter.clone(), false).map_err(|error| problem(error.to_string()))?;
-    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    let deadline = Instant::now() + patience;
     loop {
         let error = match producer.topics(Duration::from_secs(1)) {
             Ok(topics) => return Ok(topics),
@@ -208,7 +212,45 @@ mod tests {
     use super::*;
 
     fn texts(config: &TopicConfig) -> String {
-        judge("t", config, 16 << 20).iter().map(|finding| format!("{finding}\n")).collect()
+        judge("t", config, 16 << 20).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    fn config(brokers: &str) -> EgressConfig {
+        let text = format!(
+            "[link]\nname = \"t\"\nid = 1\nlisten = \"127.0.0.1:7401\"\nseal = \"none\"\n[sink.kafka]\nbrokers = [\"{brokers}\"]\n\
+             create_topics = false\ntopic_prefix = \"a-\"\n[sink.kafka.rename]\norders = \"elsewhere\"\n"
+        );
+        let loaded = crate::config::parse("egress.toml".as_ref(), &text, None, &|_| None).unwrap();
+        let crate::config::Config::Egress(config) = loaded.config else { panic!("an egress") };
+        config
+    }
+
+    #[test]
+    fn an_unreachable_destination_is_one_problem_that_names_the_brokers() {
+        let findings = look(&config("127.0.0.1:1"), &[], Duration::from_millis(1500));
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!(findings[0].severity, Severity::Problem);
+        let text = findings[0].to_string();
+        assert!(
+            text.starts_with("problem: destination 127.0.0.1:1: ") && text.contains("no broker answers"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_missing_topic_is_named_under_its_destination() {
+        let mock = rdkafka::mocking::MockCluster::new(1).unwrap();
+        mock.create_topic("a-there", 1, 1).unwrap();
+        let config = config(&mock.bootstrap_servers());
+        let wanted = ["there".to_owned(), "absent".to_owned(), "orders".to_owned()];
+        let there = connect(&config, CONNECT_TIMEOUT).unwrap();
+        let (known, missing) = candidates(&config, &wanted, &there);
+        assert_eq!(
+            (known, missing),
+            (vec!["a-there".to_owned()], vec!["a-absent".to_owned(), "elsewhere".to_owned()])
+        );
+        let (known, _) = candidates(&config, &[], &there);
+        assert_eq!(known, ["a-there"], "what the prefix could lead to");
     }
 
     #[test]

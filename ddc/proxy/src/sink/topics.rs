@@ -54,11 +54,10 @@ impl TopicMap {
                 second = source,
                 "two source topics go to one destination topic; their records mix there"
             ),
-            Some(_) => {}
             None if self.owners.len() < MAX_TOPICS => {
                 self.owners.insert(Arc::clone(destination), source.to_owned());
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
 

@@ -1,0 +1,334 @@
+//! The sink thread: batches from the queue → what is new goes to the destination, what is missing is named.
+//!
+//! ```text
+//!  batch ─ unpack ─▶ chunk ─ Positions::enter ─▶ gap? report     record ─ disposition ─▶ send │ late │ skip
+//!                    ledger ─ Positions::ledger ─▶ gap? report
+//! ```
+//!
+//! There are two states of knowledge. *Dispatched* ([`Positions`] in memory) is what was handed over: records are
+//! judged by it. *Acknowledged* is what the destination has: only that is stored. Each second a copy of the first is
+//! put as a mark behind everything handed over so far; when the mark is settled, the copy has become the second.
+//! After a crash everything from the stored state on that the ingress does not send again is named, with reason
+//! `restart`, though the last second of it may have been delivered.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use ddc_kafka::context::Reporter;
+use ddc_link::receiver::{Disposition, Missing, OffsetRange, PartitionKey, Positions, Unpacker};
+use ddc_telemetry::cells::Label;
+use ddc_telemetry::log::RateLimit;
+use ddc_telemetry::reasons::MissingReason;
+use ddc_telemetry::{EgressMetrics, LinkMetrics};
+use ddc_wire::{Chunk, ChunkHeader, Chunks, Content, LedgerEntries, LedgerEntry, TopicId};
+
+use super::control::{Control, GivenUp};
+use super::outlet::Outlet;
+use super::queue::{Item, QueueOut, Taken};
+use super::shared::{Shared, lock};
+use crate::config::LateRecords;
+
+/// What is acknowledged is stored this often.
+const STORE_EVERY: Duration = Duration::from_secs(1);
+/// One kind of message is logged this often at most.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+/// Between two looks for answers while the last ones are waited for.
+const DRAIN_STEP: Duration = Duration::from_millis(1);
+
+/// The thread's parts; [`SinkThread::run`] is its life.
+pub(crate) struct SinkThread {
+    pub(crate) queue: QueueOut,
+    pub(crate) unpacker: Unpacker,
+    pub(crate) outlet: Outlet,
+    pub(crate) former: Positions,
+    pub(crate) late: LateRecords,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) metrics: Arc<LinkMetrics<EgressMetrics>>,
+    pub(crate) reporter: Reporter,
+}
+
+impl SinkThread {
+    /// Runs until the receive thread has ended and everything it queued is acknowledged, or the drain's time is
+    /// over. Returns whether everything was.
+    pub(crate) fn run(self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let Self { queue, unpacker, outlet, former, late, shared: _, control, metrics, reporter } = self;
+        let judge = Judge {
+            positions: former,
+            outlet,
+            metrics,
+            late,
+            limit: RateLimit::new(LOG_EVERY),
+            changed: false,
+        };
+        let now = Instant::now();
+        let mut running = Running { queue, unpacker, judge, shared, control, reporter, kept_at: now };
+        let ended = running.deliver();
+        running.finish(ended)
+    }
+}
+
+struct Running {
+    queue: QueueOut,
+    unpacker: Unpacker,
+    judge: Judge,
+    shared: Arc<Shared>,
+    control: Arc<Control>,
+    reporter: Reporter,
+    kept_at: Instant,
+}
+
+impl Running {
+    fn deliver(&mut self) -> Result<(), GivenUp> {
+        loop {
+            match self.queue.take(self.judge.outlet.nap()) {
+                Taken::Item(item) => self.batch(Arc::new(*item))?,
+                Taken::Nothing => self.judge.outlet.service()?,
+                Taken::Closed => break,
+            }
+            self.control.check()?;
+            self.keep_house();
+        }
+        while !self.judge.outlet.is_idle() {
+            self.judge.outlet.pause(DRAIN_STEP)?;
+            self.judge.outlet.service()?;
+            self.keep_house();
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self, item: Arc<Item>) -> Result<(), GivenUp> {
+        if item.dropped_before > 0 {
+            self.judge.positions.note_buffer_full();
+        }
+        let raw = match self.unpacker.unpack(&item.batch) {
+            Ok(raw) => raw,
+            Err(error) => {
+                self.judge.refuse_batch(&item, &error.to_string());
+                self.judge.outlet.recycle(item);
+                return Ok(());
+            }
+        };
+        match item.batch.content {
+            Content::Records => {
+                self.judge.outlet.begin_batch(Arc::clone(&item));
+                for chunk in Chunks::new(raw).map_while(Result::ok) {
+                    self.judge.chunk(&chunk)?;
+                }
+                // Before the batch can be settled, so that its buffer can be used again.
+                drop(item);
+                self.judge.outlet.end_batch()
+            }
+            Content::Ledger => {
+                for entry in LedgerEntries::new(raw).map_while(Result::ok) {
+                    self.judge.entry(&entry);
+                }
+                self.judge.outlet.recycle(item);
+                self.judge.outlet.service()
+            }
+        }
+    }
+
+    /// Once a second: refusals into the positions, a copy of them towards the disk, figures for `/status`.
+    fn keep_house(&mut self) {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.kept_at) < STORE_EVERY {
+            return;
+        }
+        self.kept_at = now;
+        self.judge.settle_refusals();
+        if self.judge.changed && !self.judge.outlet.has_checkpoint() {
+            self.judge.changed = false;
+            self.judge.outlet.checkpoint(self.judge.positions.clone());
+        }
+        self.judge.outlet.probe();
+        self.shared.partitions.store(self.judge.positions.len() as u64, Relaxed);
+        self.shared.queued_batches.store(self.queue.len() as u64, Relaxed);
+        *lock(&self.shared.topics) = self.judge.outlet.topics();
+        self.judge.metrics.queue_bytes.set(self.queue.used() as i64);
+    }
+
+    /// The last acts of the thread.
+    fn finish(mut self, ended: Result<(), GivenUp>) -> bool {
+        self.judge.settle_refusals();
+        let link = self.judge.metrics.link().to_owned();
+        let drained = ended.is_ok();
+        if drained {
+            self.judge.outlet.store_positions(&self.judge.positions);
+            tracing::info!(link, "everything received was acknowledged by the destination");
+        } else {
+            let destination = self.reporter.last_error().map(|error| error.text);
+            tracing::error!(
+                link,
+                in_flight = self.judge.outlet.in_flight(),
+                batches_waiting = self.queue.len(),
+                destination,
+                "the drain was given up; what was not acknowledged will be named as missing after the next start"
+            );
+        }
+        self.judge.outlet.store_sessions();
+        self.shared.in_flight.store(0, Relaxed);
+        self.shared.sink_done.store(true, Relaxed);
+        self.judge.outlet.retire();
+        drained
+    }
+}
+
+/// What is decided about chunks and ledger entries, and carried out.
+struct Judge {
+    positions: Positions,
+    outlet: Outlet,
+    metrics: Arc<LinkMetrics<EgressMetrics>>,
+    late: LateRecords,
+    limit: RateLimit<&'static str>,
+    /// The positions differ from the copy that was made last.
+    changed: bool,
+}
+
+impl Judge {
+    fn chunk(&mut self, chunk: &Chunk<'_>) -> Result<(), GivenUp> {
+        let header = &chunk.header;
+        let slot = self.slot(header.stream, header.topic, header.topic_id, header.partition)?;
+        let visit = self.positions.enter(header, chunk.record_count);
+        self.changed = true;
+        if let Some(missing) = &visit.missing {
+            report(&self.outlet, slot, missing);
+        }
+        note_limits(&self.outlet, slot, visit.forgotten, visit.evicted.as_deref());
+        if visit.older_epoch {
+            warn_of_epoch(&mut self.limit, &self.metrics, header);
+        }
+        let (mut duplicates, mut late_records, mut route) = (0, 0, None);
+        for record in chunk.records.clone().map_while(Result::ok) {
+            let ordinal = self.outlet.next_ordinal();
+            let late = match visit.disposition(record.offset) {
+                Disposition::Deliver => false,
+                Disposition::Late => {
+                    late_records += 1;
+                    if self.late == LateRecords::Drop {
+                        continue;
+                    }
+                    true
+                }
+                Disposition::Duplicate => {
+                    duplicates += 1;
+                    continue;
+                }
+                // The chain will bring it.
+                Disposition::Ahead => continue,
+            };
+            let route = match &mut route {
+                Some(route) => route,
+                none => none.insert(self.outlet.route(header, record.timestamp)?),
+            };
+            match route {
+                Ok(route) => self.outlet.send(slot, ordinal, late, header, route, &record)?,
+                Err(why) => self.outlet.refuse(slot, record.offset, || why.clone()),
+            }
+        }
+        let forgotten = visit.finish();
+        note_limits(&self.outlet, slot, forgotten, None);
+        self.metrics.records_received.add(u64::from(chunk.record_count));
+        self.metrics.records_duplicate.add(duplicates);
+        self.metrics.records_late.add(late_records);
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &LedgerEntry<'_>) {
+        let verdict = self.positions.ledger(entry);
+        self.changed = true;
+        if verdict.missing.is_none() && verdict.forgotten.is_none() && verdict.evicted.is_none() {
+            return;
+        }
+        let Ok(slot) = self.slot(entry.stream, entry.topic, entry.topic_id, entry.partition) else { return };
+        if let Some(missing) = &verdict.missing {
+            report(&self.outlet, slot, missing);
+        }
+        note_limits(&self.outlet, slot, verdict.forgotten, verdict.evicted.as_deref());
+    }
+
+    /// The number of a partition. A full table is begun anew, once nothing in flight refers to it.
+    fn slot(&mut self, stream: &str, topic: &str, topic_id: TopicId, partition: i32) -> Result<u32, GivenUp> {
+        loop {
+            if let Some(slot) = self.outlet.partitions.slot(stream, topic, topic_id, partition) {
+                return Ok(slot);
+            }
+            while self.outlet.in_flight() > 0 {
+                self.outlet.pause(DRAIN_STEP)?;
+                self.outlet.service()?;
+            }
+            self.settle_refusals();
+            self.outlet.partitions = super::partitions::Partitions::default();
+        }
+    }
+
+    fn settle_refusals(&mut self) {
+        self.outlet.flush_refused();
+        for (slot, offset) in self.outlet.take_refusals() {
+            if let Some(key) = self.outlet.partitions.key(slot) {
+                let (_, forgotten) = self.positions.refuse(key, offset);
+                self.changed = true;
+                note_limits(&self.outlet, slot, forgotten, None);
+            }
+        }
+    }
+
+    fn refuse_batch(&mut self, item: &Item, error: &str) {
+        self.metrics.batches_refused.inc();
+        if let Some(suppressed) = self.limit.allow("unreadable", Instant::now()) {
+            tracing::error!(
+                link = self.metrics.link(), session = %item.batch.session,
+                first_block = item.batch.first_block, last_block = item.batch.last_block, error, suppressed,
+                "a batch came whole and cannot be read; its records are named when the next ones come"
+            );
+        }
+    }
+}
+
+fn report(outlet: &Outlet, slot: u32, missing: &Missing) {
+    let Some(partition) = outlet.name(slot) else { return };
+    let reason = MissingReason::from_name(missing.reason.as_str()).unwrap_or(MissingReason::Lost);
+    let OffsetRange { first, last } = missing.range;
+    outlet.report().report(&partition, first, last, missing.records, reason, "");
+}
+
+/// Tables are bounded; what no longer fits is said.
+fn note_limits(outlet: &Outlet, slot: u32, hole: Option<OffsetRange>, evicted: Option<&PartitionKey>) {
+    if let (Some(hole), Some(partition)) = (hole, outlet.name(slot)) {
+        tracing::warn!(
+            link = outlet.report().link(),
+            topic = partition.topic,
+            partition = partition.partition,
+            first = hole.first,
+            last = hole.last,
+            "the partition has too many missing ranges to remember; records of this one are no longer taken if they come late"
+        );
+    }
+    if let Some(evicted) = evicted {
+        tracing::warn!(
+            link = outlet.report().link(),
+            topic = evicted.topic,
+            partition = evicted.partition,
+            "too many partitions to remember; this one was silent longest and is judged as if new when it comes again"
+        );
+    }
+}
+
+fn warn_of_epoch(
+    limit: &mut RateLimit<&'static str>,
+    metrics: &LinkMetrics<EgressMetrics>,
+    header: &ChunkHeader<'_>,
+) {
+    if let Some(suppressed) = limit.allow("epoch", Instant::now()) {
+        tracing::warn!(
+            link = metrics.link(),
+            topic = header.topic,
+            partition = header.partition,
+            epoch = header.epoch.0,
+            suppressed,
+            "records of an older ownership epoch came; were the ingress's state and clock set back? Offsets decide all the same"
+        );
+    }
+}

@@ -1,0 +1,284 @@
+//! The egress: one link that receives, one Kafka destination, two threads and a bounded queue between them.
+//!
+//! ```text
+//!  ddc-rx-LINK: socket → open → recover → order ──▶ batches, at most [sink] buffer ──▶ ddc-sink-LINK:
+//!                                                       unpack → gaps → Kafka → acknowledgements → state directory
+//! ```
+//!
+//! [`start`] opens everything or nothing; [`Egress::stop`] begins the drain; [`Egress::join`] waits for its end.
+//!
+//! | module      | what it is for                                                            |
+//! |-------------|---------------------------------------------------------------------------|
+//! | `receive`   | the receive thread                                                        |
+//! | `queue`     | the bounded queue                                                         |
+//! | `deliver`   | the sink thread: what is new, late, a duplicate, missing                   |
+//! | `outlet`    | hands records over and keeps their batches until they are acknowledged     |
+//! | `again`     | hands over again what came back                                           |
+//! | `store`     | what survives a restart                                                   |
+//! | [`missing`] | reports of what is missing                                                |
+//! | `view`      | `/healthz`, `/readyz`, `/status`                                          |
+//!
+//! Until exactly once comes: a record can arrive twice after a crash of the egress or a fatal error of the producer,
+//! and when an ingress sends again what this egress had delivered but not yet stored as delivered.
+
+mod again;
+mod control;
+mod deliver;
+pub mod missing;
+mod outlet;
+mod partitions;
+mod queue;
+mod receive;
+mod shared;
+mod store;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use anyhow::Context;
+use ddc_kafka::context::Reporter;
+use ddc_kafka::settings::Role;
+use ddc_link::keys::{Keyring, LinkKey, SealMode};
+use ddc_link::receiver::{Receiver, ReceiverConfig, Unpacker};
+use ddc_telemetry::notify::Watchdog;
+use ddc_telemetry::{EgressMetrics, LinkMetrics, Registry};
+use ddc_udp::{ReceiverOptions, ReceiverSocket};
+
+use crate::config::{EgressConfig, LinkKey as ConfiguredKey, Seal};
+use crate::sink::destination::Destinations;
+use crate::sink::kafka::Producer;
+use crate::sink::topics::TopicMap;
+use crate::state::StateDir;
+use control::Control;
+use deliver::SinkThread;
+use missing::MissingReport;
+use outlet::{Outlet, OutletParts};
+use receive::ReceiveThread;
+use shared::{Shared, lock};
+use store::Store;
+pub use view::View;
+
+/// Room for the framing of the largest record: chunk header, record header, headers' lengths.
+const BATCH_OVERHEAD: u64 = 1 << 20;
+/// Buffers on their way back from the sink thread to the receive thread; more are freed.
+const RECYCLED: usize = 64;
+
+/// What an egress shares with the process around it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where its metrics are registered.
+    pub registry: Registry,
+    /// Watches its threads.
+    pub watchdog: Watchdog,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// No thread panicked.
+    pub sound: bool,
+    /// Everything that was received was acknowledged by the destination before the end.
+    pub drained: bool,
+    /// Records that the destination acknowledged.
+    pub records_delivered: u64,
+    /// Records that were reported as missing.
+    pub records_missing: u64,
+}
+
+/// A running egress.
+pub struct Egress {
+    config: Arc<EgressConfig>,
+    shared: Arc<Shared>,
+    control: Arc<Control>,
+    metrics: Arc<LinkMetrics<EgressMetrics>>,
+    view: View,
+    receive: JoinHandle<()>,
+    sink: JoinHandle<bool>,
+}
+
+/// Opens the state directory and the socket, makes the producer (which connects in the background), and starts the
+/// threads.
+pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> {
+    let config = Arc::new(config);
+    let link = config.link.name.as_str().to_owned();
+    let metrics = options.registry.egress(&link)?;
+    let (store, former) =
+        Store::open(StateDir::open(&config.link.state_dir)?, matches!(config.seal, Seal::None))
+            .with_context(|| format!("link {link}"))?;
+    let socket = open_socket(&config, &metrics).with_context(|| format!("link {link}"))?;
+    let local = socket.local_addr();
+    let receiver = Receiver::new(receiver_config(&config), Instant::now(), &former.sessions);
+    let (shared, control) = (Arc::new(Shared::default()), Arc::new(Control::default()));
+    *lock(&shared.stored) = receiver.stored();
+    let report = MissingReport::new(Arc::clone(&metrics));
+    let (queue_in, queue_out) = queue::queue(config.sink.buffer.bytes());
+    let (recycle, recycled) = crossbeam_channel::bounded(RECYCLED);
+    let reporter = Reporter::new(link.as_str(), "sink");
+
+    let register = |thread: &str| options.watchdog.register(&format!("{link} {thread}"), Instant::now());
+    let (receive_tick, sink_tick) = (register("receive")?, register("sink")?);
+    let outlet = Outlet::new(OutletParts {
+        producer: producer(&config, reporter.clone())
+            .with_context(|| format!("link {link}: [sink.kafka]"))?,
+        destinations: destinations(&config, reporter.clone())
+            .with_context(|| format!("link {link}: [sink.kafka]"))?,
+        topics: TopicMap::new(&link, config.sink.clone()),
+        partition_mode: config.sink.partition,
+        unpacker: Unpacker::new(max_batch_bytes(&config))?,
+        metrics: Arc::clone(&metrics),
+        report: report.clone(),
+        control: Arc::clone(&control),
+        tick: sink_tick,
+        recycle,
+        shared: Arc::clone(&shared),
+        store,
+    });
+    let sink = SinkThread {
+        queue: queue_out,
+        unpacker: Unpacker::new(max_batch_bytes(&config))?,
+        outlet,
+        former: former.positions,
+        late: config.sink.late,
+        shared: Arc::clone(&shared),
+        control: Arc::clone(&control),
+        metrics: Arc::clone(&metrics),
+        reporter: reporter.clone(),
+    };
+    let receive = ReceiveThread {
+        socket,
+        receiver,
+        queue: queue_in,
+        recycled,
+        shared: Arc::clone(&shared),
+        control: Arc::clone(&control),
+        metrics: Arc::clone(&metrics),
+        tick: receive_tick,
+    };
+    let view = View::new(&config, local, &shared, &control, &metrics, options, report, reporter);
+    let sink = thread::Builder::new().name(format!("ddc-sink-{link}")).spawn(move || sink.run())?;
+    let receive = thread::Builder::new().name(format!("ddc-rx-{link}")).spawn(move || receive.run())?;
+    tracing::info!(link, listen = %local, "egress started");
+    Ok(Egress { config, shared, control, metrics, view, receive, sink })
+}
+
+impl Egress {
+    /// Begins the drain: nothing more is received; what was received is delivered, for `drain_timeout` at most.
+    pub fn stop(&self) {
+        self.control.stop(self.config.sink.drain_timeout);
+    }
+
+    /// Stops, and waits for the threads. Bounded by `drain_timeout` and a few seconds for calls that are under way.
+    pub fn join(self) -> Summary {
+        self.stop();
+        let received = self.receive.join();
+        let drained = self.sink.join();
+        Summary {
+            sound: received.is_ok() && drained.is_ok(),
+            drained: drained.unwrap_or(false),
+            records_delivered: self.metrics.records_delivered.value(),
+            records_missing: self.metrics.records_missing.total(),
+        }
+    }
+
+    /// Whether a thread has ended though nobody asked for a stop.
+    pub fn has_failed(&self) -> bool {
+        !self.control.is_stopping() && (self.receive.is_finished() || self.sink.is_finished())
+    }
+
+    /// Replaces the keyring within 100 ms (SIGHUP). Sessions whose key is gone are retired. An egress with
+    /// `seal = "none"` has no keys, and nothing changes.
+    pub fn reload_keyring(&self, keys: &[ConfiguredKey]) {
+        if matches!(self.config.seal, Seal::Aes256Gcm(_)) {
+            *lock(&self.shared.keyring) = Some(keyring(keys));
+        }
+    }
+
+    /// The configuration it runs with.
+    pub fn config(&self) -> &EgressConfig {
+        &self.config
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> &Arc<LinkMetrics<EgressMetrics>> {
+        &self.metrics
+    }
+
+    /// What the admin listener shows.
+    pub fn view(&self) -> View {
+        self.view.clone()
+    }
+
+    /// Whether the sink thread has ended: the drain is over.
+    pub fn is_drained(&self) -> bool {
+        self.shared.sink_done.load(Relaxed)
+    }
+}
+
+fn open_socket(
+    config: &EgressConfig,
+    metrics: &LinkMetrics<EgressMetrics>,
+) -> anyhow::Result<ReceiverSocket> {
+    let mut options = ReceiverOptions::new(config.listen);
+    options.group = config.multicast_group;
+    options.interface = config.link.interface.as_ref().map(ToString::to_string);
+    options.receive_buffer = config.link.socket_buffer.bytes() as usize;
+    let socket = ReceiverSocket::open(&options)?;
+    let grant = socket.buffer();
+    metrics.receive_buffer_bytes.set(grant.granted as f64);
+    if let Some(shortfall) = grant.shortfall() {
+        tracing::warn!(link = metrics.link(), "{shortfall}");
+    }
+    Ok(socket)
+}
+
+fn receiver_config(config: &EgressConfig) -> ReceiverConfig {
+    let (seal, keyring) = match &config.seal {
+        Seal::None => (SealMode::None, unsealed_keyring()),
+        Seal::Aes256Gcm(keys) => (SealMode::Aes256Gcm, keyring(keys)),
+    };
+    ReceiverConfig {
+        link_id: config.link.id,
+        keyring,
+        seal,
+        reorder_timeout: config.receive.reorder_timeout,
+        window_bytes: config.receive.window.bytes() as usize,
+        max_batch_bytes: max_batch_bytes(config),
+        build_micros: crate::build_micros(),
+    }
+}
+
+fn max_batch_bytes(config: &EgressConfig) -> usize {
+    (config.receive.max_record_bytes.bytes() + BATCH_OVERHEAD) as usize
+}
+
+fn keyring(keys: &[ConfiguredKey]) -> Keyring {
+    let mut keyring = Keyring::default();
+    for key in keys {
+        keyring.insert(key.id, LinkKey::new(*key.key.expose()));
+    }
+    keyring
+}
+
+/// Without a seal there is only key id 0, as the ingress writes it; the key is not used.
+fn unsealed_keyring() -> Keyring {
+    let mut keyring = Keyring::default();
+    keyring.insert(ddc_wire::KeyId(0), LinkKey::new([0; 32]));
+    keyring
+}
+
+fn producer(config: &EgressConfig, reporter: Reporter) -> anyhow::Result<Producer> {
+    let settings = config.sink.client.build(&config.kafka_role())?;
+    Ok(Producer::new(settings, reporter, config.sink.provenance)?)
+}
+
+fn destinations(config: &EgressConfig, reporter: Reporter) -> anyhow::Result<Destinations> {
+    let settings = config.sink.client.build(&Role::Admin)?;
+    let sink = &config.sink;
+    let link = config.link.name.as_str();
+    Ok(Destinations::new(link, settings, reporter, sink.create_topics, sink.replication_factor))
+}

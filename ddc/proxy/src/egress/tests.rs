@@ -1,0 +1,740 @@
+//! A real sender over a real socket, an egress, a mock cluster, a consumer that compares.
+#![allow(clippy::unwrap_used, reason = "a test that fails should panic")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ddc_link::keys::{LinkKey, SealMode};
+use ddc_link::receiver::Positions;
+use ddc_link::sender::{
+    Compression, Datagrams, HeartbeatFacts, PackConfig, Packer, PartitionStart, Sender, SenderConfig, Slot,
+    Step,
+};
+use ddc_telemetry::notify::Watchdog;
+use ddc_telemetry::reasons::{DropReason, MissingReason};
+use ddc_udp::clock::wall_clock_micros;
+use ddc_wire::{Epoch, KeyId, LinkId, RecordHeader, Session, SourceState, Timestamp, TopicId};
+use rdkafka::bindings::rd_kafka_resp_err_t as Injected;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers as _, Message};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::RDKafkaApiKey;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::*;
+use crate::config::{ByteSize, Config, LateRecords, PartitionMode};
+
+const KEY: [u8; 32] = [7; 32];
+const SYMBOL: usize = 1412;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Mock = MockCluster<'static, DefaultProducerContext>;
+
+fn config(directory: &Path, brokers: &str) -> EgressConfig {
+    let key = directory.join("key");
+    if !key.exists() {
+        let mut file =
+            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&key).unwrap();
+        let digits = "07".repeat(KEY.len());
+        writeln!(file, "{digits}").unwrap();
+    }
+    let text = format!(
+        "[link]\nname = \"t\"\nid = 1\nlisten = \"127.0.0.1:7401\"\nstate_dir = \"{0}/state\"\nsocket_buffer = \"4MiB\"\n\
+         [[link.keys]]\nid = 1\nfile = \"{1}\"\n[sink]\nbuffer = \"64MiB\"\n[sink.kafka]\nbrokers = [\"{brokers}\"]\n\
+         create_topics = false\ndrain_timeout = \"10s\"\n[sink.kafka.rename]\norders = \"site-a-orders\"\n",
+        directory.display(),
+        key.display(),
+    );
+    let loaded = crate::config::parse(&directory.join("egress.toml"), &text, None, &|_| None).unwrap();
+    let Config::Egress(mut config) = loaded.config else { panic!("an egress") };
+    config.listen = "127.0.0.1:0".parse().unwrap();
+    config
+}
+
+fn options() -> Options {
+    Options { registry: Registry::default(), watchdog: Watchdog::new(None) }
+}
+
+fn mock(topics: &[(&str, i32)]) -> Mock {
+    let mock = MockCluster::new(1).unwrap();
+    for (topic, partitions) in topics {
+        mock.create_topic(topic, *partitions, 1).unwrap();
+    }
+    mock
+}
+
+/// One ingress's link end, driven by hand.
+struct TestSender {
+    packer: Packer,
+    sender: Sender,
+    socket: UdpSocket,
+    datagrams: Datagrams,
+    /// Which datagrams of those that follow are not sent; by their number from the start.
+    lose: Box<dyn FnMut(usize) -> bool>,
+    sent: usize,
+    now: Instant,
+}
+
+impl TestSender {
+    fn new(to: SocketAddr, code: (usize, usize)) -> Self {
+        let now = Instant::now();
+        let pack = PackConfig {
+            stream: String::new(),
+            symbol_size: SYMBOL,
+            source_symbols: code.0,
+            linger: Duration::ZERO,
+            compression: Compression::None,
+            max_record_bytes: 1 << 20,
+            ledger_interval: Duration::from_secs(30),
+            ledger_changed: Duration::from_secs(1),
+            max_partitions: 100,
+        };
+        let config = SenderConfig {
+            link_id: LinkId(1),
+            key_id: KeyId(1),
+            key: LinkKey::new(KEY),
+            seal: SealMode::Aes256Gcm,
+            session: Session::new(wall_clock_micros(), 1),
+            code: ddc_fec::Code::new(code.0, code.1).unwrap(),
+            symbol_size: SYMBOL,
+            interleave: 1,
+            interleave_span: Duration::from_millis(20),
+            rate: None,
+            burst: Duration::from_micros(250),
+            ip_overhead: 20,
+        };
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(to).unwrap();
+        Self {
+            packer: Packer::new(pack, now).unwrap(),
+            sender: Sender::new(config, now).unwrap(),
+            socket,
+            datagrams: Datagrams::default(),
+            lose: Box::new(|_| false),
+            sent: 0,
+            now,
+        }
+    }
+
+    fn assign(&mut self, topic: &str, partition: i32, next: i64, previous: Option<(i64, u64)>) -> Slot {
+        let start = PartitionStart {
+            topic: topic.into(),
+            topic_id: TopicId::Uuid([9; 16]),
+            partition,
+            partition_count: 3,
+            epoch: Epoch(wall_clock_micros()),
+            origin: 0,
+            previous: previous.map(|(previous, _)| previous),
+            count: previous.map_or(0, |(_, count)| count),
+            next,
+        };
+        self.packer.assign(start).unwrap()
+    }
+
+    fn record(&mut self, slot: Slot, record: &Sent) {
+        let headers =
+            record.headers.iter().map(|(name, value)| RecordHeader { name, value: value.as_deref() });
+        loop {
+            let headers = headers.clone().collect::<Vec<_>>();
+            let (key, value) = (record.key.as_deref(), record.value.as_deref());
+            match self.packer.push(
+                self.now,
+                slot,
+                record.offset,
+                record.timestamp,
+                key,
+                value,
+                headers.into_iter(),
+            ) {
+                Ok(()) => return,
+                Err(ddc_link::sender::PackError::Full) => self.send(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Packs and sends everything that waits.
+    fn flush(&mut self) {
+        self.now += Duration::from_millis(5);
+        self.packer.flush(self.now);
+        self.send();
+    }
+
+    /// Sends the ledger that is due after half a minute.
+    fn ledger(&mut self) {
+        self.now += Duration::from_secs(31);
+        self.send();
+    }
+
+    fn heartbeat(&mut self) {
+        let facts = HeartbeatFacts {
+            wall_clock_micros: wall_clock_micros(),
+            lag: Some(5),
+            source_state: SourceState::Running,
+        };
+        self.sender.heartbeat(self.now, facts);
+        self.hand_out();
+    }
+
+    fn send(&mut self) {
+        while let Some(block) = self.packer.poll(self.now, true) {
+            self.sender.push(self.now, block.bytes, block.full, block.records).unwrap();
+            self.hand_out();
+        }
+    }
+
+    fn hand_out(&mut self) {
+        loop {
+            match self.sender.poll(self.now, &mut self.datagrams) {
+                Step::Idle => return,
+                Step::Wait(at) => self.now = at,
+                Step::Send => {
+                    for datagram in self.datagrams.iter() {
+                        if !(self.lose)(self.sent) {
+                            // Refused while no egress listens on the port: lost, as on a diode.
+                            let _ = self.socket.send(datagram);
+                        }
+                        self.sent += 1;
+                    }
+                    // The egress's socket must not overflow: what is lost here is lost on purpose only.
+                    thread::sleep(Duration::from_micros(300));
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Sent {
+    offset: i64,
+    timestamp: Option<Timestamp>,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Sent {
+    fn plain(offset: i64, len: usize) -> Self {
+        let timestamp = Some(Timestamp::Create(1_700_000_000_000 + offset));
+        // Unlike each other, so that a mix-up shows.
+        let value = (0..len as u64).map(|at| (at * 31 + offset as u64 * 17) as u8).collect();
+        Self {
+            offset,
+            timestamp,
+            key: Some(format!("k{offset}").into_bytes()),
+            value: Some(value),
+            headers: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Got {
+    partition: i32,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    timestamp: Option<i64>,
+    headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Got {
+    fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(found, _)| found == name)?;
+        std::str::from_utf8(value.as_deref()?).ok()
+    }
+
+    fn source_offset(&self) -> i64 {
+        self.header("sourceOffset").unwrap().parse().unwrap()
+    }
+}
+
+/// Reads the topic until `count` records came or nothing comes for a while; then a moment longer, for those too many.
+fn read(mock: &Mock, topic: &str, partitions: i32, count: usize) -> Vec<Got> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", mock.bootstrap_servers())
+        .set("group.id", "reader")
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    let mut list = TopicPartitionList::new();
+    for partition in 0..partitions {
+        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    let (mut records, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+    let mut end = None;
+    while Instant::now() < end.unwrap_or(deadline) {
+        if records.len() >= count && end.is_none() {
+            end = Some(Instant::now() + Duration::from_millis(300));
+        }
+        let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) else { continue };
+        let headers = message.headers().map_or(Vec::new(), |headers| {
+            headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+        });
+        records.push(Got {
+            partition: message.partition(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            timestamp: message.timestamp().to_millis(),
+            headers,
+        });
+    }
+    records
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn stored(directory: &Path) -> Positions {
+    serde_json::from_slice(&fs::read(directory.join("state/positions.json")).unwrap()).unwrap()
+}
+
+fn offsets(records: &[Got], partition: i32) -> Vec<i64> {
+    records.iter().filter(|got| got.partition == partition).map(Got::source_offset).collect()
+}
+
+#[test]
+fn every_field_arrives_and_the_state_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let mock = mock(&[("site-a-orders", 3)]);
+    let egress = start(config(directory.path(), &mock.bootstrap_servers()), &options()).unwrap();
+    let view = egress.view();
+    assert!(view.ready().unwrap_err().iter().any(|why| why.contains("no heartbeat")));
+    let mut sender = TestSender::new(view.local_addr(), (64, 8));
+    let records = vec![
+        Sent { offset: 0, ..Sent::default() },
+        Sent {
+            offset: 1,
+            key: Some(vec![]),
+            value: Some(vec![]),
+            timestamp: Some(Timestamp::Create(0)),
+            ..Sent::default()
+        },
+        Sent {
+            offset: 7,
+            key: Some(vec![0xff, 0]),
+            value: None,
+            timestamp: Some(Timestamp::LogAppend(1_600_000_000_123)),
+            headers: vec![
+                (b"twice".to_vec(), Some(b"1".to_vec())),
+                (b"null".to_vec(), None),
+                (b"twice".to_vec(), Some(vec![])),
+                (vec![b'x', 0xff], Some(vec![0, 0xff])),
+                (b"sourceTopic".to_vec(), Some(b"of the record itself".to_vec())),
+            ],
+        },
+        Sent::plain(8, 300_000),
+    ];
+    for partition in 0..3 {
+        let slot = sender.assign("orders", partition, 0, None);
+        for record in &records {
+            sender.record(slot, record);
+        }
+    }
+    sender.heartbeat();
+    sender.flush();
+    let got = read(&mock, "site-a-orders", 3, 12);
+    assert_eq!(got.len(), 12);
+    for partition in 0..3 {
+        let mine: Vec<_> = got.iter().filter(|got| got.partition == partition).collect();
+        for (sent, got) in records.iter().zip(&mine) {
+            assert_eq!((&got.key, &got.value), (&sent.key, &sent.value), "offset {}", sent.offset);
+            let millis = sent.timestamp.map(Timestamp::millis);
+            let expected = if millis == Some(0) { Some(1) } else { millis };
+            assert_eq!(got.timestamp, expected, "offset {}", sent.offset);
+            let mut headers: Vec<_> = sent
+                .headers
+                .iter()
+                .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.clone()))
+                .collect();
+            for (name, value) in [
+                ("sourceTopic", "orders".to_owned()),
+                ("sourcePartition", partition.to_string()),
+                ("sourceOffset", sent.offset.to_string()),
+            ] {
+                headers.push((name.to_owned(), Some(value.into_bytes())));
+            }
+            assert_eq!(got.headers, headers, "offset {}", sent.offset);
+        }
+    }
+    wait_for("ready", || view.ready().is_ok());
+    view.health().unwrap();
+    let status = view.status();
+    assert_eq!(
+        (&status["records"]["delivered"], &status["loss"]["missing_records"]),
+        (&12.into(), &0.into()),
+        "{status}"
+    );
+    assert_eq!(status["heartbeat"]["source"]["lag_records"], 5);
+    assert_eq!(status["sessions"].as_object().unwrap().len(), 1);
+    assert_eq!(view.metrics().matches("ddc_egress_records_delivered_total{").count(), 1);
+    // Without a stop: what is acknowledged is on disk within seconds.
+    wait_for("positions stored", || directory.path().join("state/positions.json").exists());
+    assert_eq!(
+        stored(directory.path()).iter().map(|(_, position)| position.next()).collect::<Vec<_>>(),
+        [9; 3]
+    );
+    let summary = egress.join();
+    assert_eq!(summary, Summary { sound: true, drained: true, records_delivered: 12, records_missing: 0 });
+}
+
+#[test]
+fn order_is_kept_over_many_batches_and_rubbish_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mock = mock(&[("many", 3)]);
+    let mut config = config(directory.path(), &mock.bootstrap_servers());
+    config.sink.provenance = true;
+    let egress = start(config, &options()).unwrap();
+    let to = egress.view().local_addr();
+    let mut sender = TestSender::new(to, (8, 2));
+    let slots: Vec<_> = (0..3).map(|partition| sender.assign("many", partition, 0, None)).collect();
+    // Two of every ten datagrams of a block are lost, and made good.
+    sender.lose = Box::new(|number| number % 10 < 2);
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    stranger.connect(to).unwrap();
+    for offset in 0..2_000 {
+        for slot in &slots {
+            sender.record(*slot, &Sent::plain(offset, 500));
+        }
+        if offset % 50 == 0 {
+            sender.flush();
+            for rubbish in [&b""[..], b"x", b"DD", &[0; 1500], &[0xff; 9000]] {
+                stranger.send(rubbish).unwrap();
+            }
+            stranger.send(&vec![7; 20_000]).unwrap();
+        }
+    }
+    sender.flush();
+    let got = read(&mock, "many", 3, 6_000);
+    for partition in 0..3 {
+        assert_eq!(offsets(&got, partition), (0..2_000).collect::<Vec<_>>());
+    }
+    let metrics = Arc::clone(egress.metrics());
+    let summary = egress.join();
+    assert!(summary.sound && summary.drained);
+    assert_eq!((summary.records_delivered, summary.records_missing), (6_000, 0));
+    assert!(metrics.symbols_repaired.value() > 0);
+    assert!(metrics.common.dropped_packets.value(DropReason::Long) >= 40, "truncated ones are too long");
+    assert!(metrics.common.dropped_packets.value(DropReason::Short) >= 120);
+}
+
+#[test]
+fn what_is_lost_is_named_and_comes_late_when_it_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mock = mock(&[("lossy", 1)]);
+    let egress = start(config(directory.path(), &mock.bootstrap_servers()), &options()).unwrap();
+    let mut sender = TestSender::new(egress.view().local_addr(), (8, 0));
+    let slot = sender.assign("lossy", 0, 0, None);
+    for offset in 0..30 {
+        if offset == 10 || offset == 20 {
+            sender.flush();
+            sender.lose = Box::new(move |_| offset == 10);
+        }
+        sender.record(slot, &Sent::plain(offset, 100));
+    }
+    sender.flush();
+    wait_for("the gap", || !egress.view().missing().is_empty());
+    let missing = egress.view().missing();
+    let ranges: Vec<_> =
+        missing.iter().map(|range| (range.first, range.last, range.records, range.reason)).collect();
+    assert_eq!(ranges, [(10, 19, Some(10), "lost")]);
+    assert_eq!(missing[0].partition.topic, "lossy");
+    // A new owner sends an overlap: the hole fills, late; what is there already is skipped.
+    let mut again = TestSender::new(egress.view().local_addr(), (8, 0));
+    let slot = again.assign("lossy", 0, 5, Some((4, 5)));
+    for offset in 5..35 {
+        again.record(slot, &Sent::plain(offset, 100));
+    }
+    again.flush();
+    let got = read(&mock, "lossy", 1, 35);
+    let expected: Vec<i64> = (0..10).chain(20..30).chain(10..20).chain(30..35).collect();
+    assert_eq!(offsets(&got, 0), expected);
+    for got in &got {
+        let late = (10..20).contains(&got.source_offset());
+        assert_eq!(got.header("ddcLate"), late.then_some("true"), "{got:?}");
+    }
+    let metrics = Arc::clone(egress.metrics());
+    let summary = egress.join();
+    assert_eq!((summary.drained, summary.records_delivered, summary.records_missing), (true, 35, 10));
+    assert_eq!((metrics.records_duplicate.value(), metrics.records_late.value()), (15, 10));
+}
+
+#[test]
+fn a_lost_tail_is_known_from_the_ledger_and_late_can_be_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let mock = mock(&[("tail", 1)]);
+    let mut config = config(directory.path(), &mock.bootstrap_servers());
+    config.sink.late = LateRecords::Drop;
+    let egress = start(config, &options()).unwrap();
+    let mut sender = TestSender::new(egress.view().local_addr(), (8, 0));
+    let slot = sender.assign("tail", 0, 0, None);
+    sender.record(slot, &Sent::plain(0, 10));
+    sender.flush();
+    sender.lose = Box::new(|_| true);
+    sender.record(slot, &Sent::plain(1, 10));
+    sender.flush();
+    sender.lose = Box::new(|_| false);
+    sender.ledger();
+    wait_for("the gap", || !egress.view().missing().is_empty());
+    let missing = egress.view().missing();
+    assert_eq!((missing[0].first, missing[0].last, missing[0].records), (1, 1, Some(1)));
+    let mut again = TestSender::new(egress.view().local_addr(), (8, 0));
+    let slot = again.assign("tail", 0, 0, None);
+    for offset in 0..3 {
+        again.record(slot, &Sent::plain(offset, 10));
+    }
+    again.flush();
+    let got = read(&mock, "tail", 1, 2);
+    assert_eq!(offsets(&got, 0), [0, 2], "the late one is dropped");
+    let summary = egress.join();
+    assert_eq!((summary.drained, summary.records_missing), (true, 1));
+}
+
+#[test]
+fn a_full_buffer_drops_counts_and_names_and_an_outage_loses_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let mock = mock(&[("full", 1)]);
+    let mut config = config(directory.path(), &mock.bootstrap_servers());
+    config.sink.buffer = ByteSize(300_000);
+    let egress = start(config, &options()).unwrap();
+    let view = egress.view();
+    let mut sender = TestSender::new(view.local_addr(), (64, 8));
+    let slot = sender.assign("full", 0, 0, None);
+    sender.record(slot, &Sent::plain(0, 10));
+    sender.flush();
+    wait_for("the first record", || egress.metrics().records_delivered.value() == 1);
+    mock.broker_down(1).unwrap();
+    for offset in 1..60 {
+        sender.record(slot, &Sent::plain(offset, 20_000));
+        sender.flush();
+    }
+    wait_for("a full buffer", || egress.metrics().common.buffer_full.value() > 0);
+    wait_for("not ready", || view.ready().unwrap_err().iter().any(|why| why.starts_with("destination ")));
+    assert!(view.health().is_ok(), "waiting is no fault");
+    mock.broker_up(1).unwrap();
+    wait_for("what was kept", || {
+        view.status()["sink"]["in_flight_records"] == 0 && egress.metrics().records_delivered.value() > 1
+    });
+    sender.record(slot, &Sent::plain(60, 10));
+    sender.flush();
+    wait_for("the gap", || !view.missing().is_empty());
+    let missing = view.missing();
+    assert_eq!((missing.len(), missing[0].last, missing[0].reason), (1, 59, "buffer_full"), "{missing:?}");
+    let got = read(&mock, "full", 1, 1 + missing[0].first as usize);
+    let expected: Vec<i64> = (0..missing[0].first).chain([60]).collect();
+    assert_eq!(offsets(&got, 0), expected);
+    assert_eq!(
+        egress.metrics().records_missing.value(MissingReason::BufferFull),
+        (60 - missing[0].first) as u64
+    );
+    let summary = egress.join();
+    assert!(summary.drained);
+    assert_eq!(summary.records_delivered + summary.records_missing, 61);
+}
+
+#[test]
+fn a_refused_record_is_named_and_stepped_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let mock = mock(&[("picky", 1)]);
+    let egress = start(config(directory.path(), &mock.bootstrap_servers()), &options()).unwrap();
+    let mut sender = TestSender::new(egress.view().local_addr(), (64, 8));
+    let slot = sender.assign("picky", 0, 0, None);
+    sender.record(slot, &Sent::plain(0, 10));
+    sender.flush();
+    wait_for("the first record", || egress.metrics().records_delivered.value() == 1);
+    // The batch of 1 to 4 is refused, then each half it is tried in, then 1 alone; the next answers are good.
+    let refused = Injected::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP;
+    mock.request_errors(RDKafkaApiKey::Produce, &[refused; 3]);
+    for offset in 1..5 {
+        sender.record(slot, &Sent::plain(offset, 10));
+    }
+    sender.flush();
+    let got = read(&mock, "picky", 1, 4);
+    assert_eq!(offsets(&got, 0), [0, 2, 3, 4], "each once, in order");
+    wait_for("the report", || !egress.view().missing().is_empty());
+    let missing = egress.view().missing();
+    assert_eq!(
+        (missing.len(), missing[0].first, missing[0].last, missing[0].records, missing[0].reason),
+        (1, 1, 1, Some(1), "refused")
+    );
+    let summary = egress.join();
+    assert_eq!(
+        (summary.sound, summary.drained, summary.records_delivered, summary.records_missing),
+        (true, true, 4, 1)
+    );
+    let positions = stored(directory.path());
+    let (_, position) = positions.iter().next().unwrap();
+    assert_eq!((position.next(), position.is_hole(1), position.is_hole(2)), (5, true, false));
+}
+
+#[test]
+fn a_restart_goes_on_where_it_was_and_names_what_was_missed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mock = mock(&[("again", 1)]);
+    let first = start(config(directory.path(), &mock.bootstrap_servers()), &options()).unwrap();
+    let mut sender = TestSender::new(first.view().local_addr(), (8, 2));
+    let slot = sender.assign("again", 0, 0, None);
+    let send = |sender: &mut TestSender, range: std::ops::Range<i64>| {
+        for offset in range {
+            sender.record(slot, &Sent::plain(offset, 50));
+        }
+        sender.flush();
+    };
+    send(&mut sender, 0..10);
+    wait_for("delivery", || first.metrics().records_delivered.value() == 10);
+    assert!(first.join().drained);
+    send(&mut sender, 10..20);
+    let second = start(config(directory.path(), &mock.bootstrap_servers()), &options()).unwrap();
+    sender.socket.connect(second.view().local_addr()).unwrap();
+    send(&mut sender, 20..30);
+    wait_for("delivery", || second.metrics().records_delivered.value() == 10);
+    let ranges: Vec<_> =
+        second.view().missing().iter().map(|r| (r.first, r.last, r.records, r.reason)).collect();
+    assert_eq!(ranges, [(10, 19, Some(10), "restart")]);
+    assert_eq!(
+        second.view().status()["sessions"].as_object().unwrap().values().next().unwrap()["continued"],
+        true
+    );
+    // The second gap of the same life has another reason.
+    sender.lose = Box::new(|_| true);
+    send(&mut sender, 30..31);
+    sender.lose = Box::new(|_| false);
+    send(&mut sender, 31..32);
+    wait_for("the gap", || second.view().missing().len() == 2);
+    assert_eq!(second.view().missing()[1].reason, "lost");
+    let got = read(&mock, "again", 1, 21);
+    assert_eq!(offsets(&got, 0), (0..10).chain(20..30).chain([31]).collect::<Vec<_>>());
+    assert!(second.join().drained);
+}
+
+#[test]
+fn a_missing_topic_is_waited_for_and_a_missing_partition_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mock = mock(&[("narrow", 1)]);
+    let egress = start(config(directory.path(), &mock.bootstrap_servers()), &options()).unwrap();
+    let view = egress.view();
+    let mut sender = TestSender::new(view.local_addr(), (8, 2));
+    let narrow = sender.assign("narrow", 2, 0, None);
+    let absent = sender.assign("absent", 0, 0, None);
+    for offset in 0..5 {
+        sender.record(narrow, &Sent::plain(offset, 10));
+        sender.record(absent, &Sent::plain(offset, 10));
+    }
+    sender.flush();
+    let waits = |why: &String| why.contains("topic absent does not exist");
+    wait_for("the wait", || view.ready().unwrap_err().iter().any(waits));
+    mock.create_topic("absent", 1, 1).unwrap();
+    let got = read(&mock, "absent", 1, 5);
+    assert_eq!(offsets(&got, 0), [0, 1, 2, 3, 4]);
+    wait_for("the wait's end", || !view.ready().err().unwrap_or_default().iter().any(waits));
+    wait_for("the report", || !view.missing().is_empty());
+    let missing = view.missing();
+    assert_eq!((missing.len(), missing[0].first, missing[0].last, missing[0].reason), (1, 0, 4, "refused"));
+    assert_eq!((missing[0].partition.topic.as_str(), missing[0].partition.partition), ("narrow", 2));
+    let summary = egress.join();
+    assert_eq!((summary.drained, summary.records_delivered, summary.records_missing), (true, 5, 5));
+}
+
+#[test]
+fn a_producer_beyond_repair_is_built_anew_and_nothing_is_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mock = mock(&[("fatal", 1)]);
+    let egress = start(config(directory.path(), &mock.bootstrap_servers()), &options()).unwrap();
+    let mut sender = TestSender::new(egress.view().local_addr(), (64, 8));
+    let slot = sender.assign("fatal", 0, 0, None);
+    // librdkafka calls a sequence error of the first batch in flight fatal.
+    mock.request_errors(RDKafkaApiKey::Produce, &[Injected::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
+    for offset in 0..100 {
+        sender.record(slot, &Sent::plain(offset, 100));
+    }
+    sender.flush();
+    let got = read(&mock, "fatal", 1, 100);
+    assert_eq!(offsets(&got, 0), (0..100).collect::<Vec<_>>());
+    assert!(egress.metrics().sink_retries.value() > 0, "it was built anew");
+    let summary = egress.join();
+    assert_eq!((summary.drained, summary.records_delivered, summary.records_missing), (true, 100, 0));
+}
+
+#[test]
+fn keys_decide_the_partition_as_in_java() {
+    let directory = tempfile::tempdir().unwrap();
+    let mock = mock(&[("hashed", 3)]);
+    let mut config = config(directory.path(), &mock.bootstrap_servers());
+    config.sink.partition = PartitionMode::Hash;
+    config.sink.provenance = false;
+    let egress = start(config, &options()).unwrap();
+    let mut sender = TestSender::new(egress.view().local_addr(), (8, 2));
+    let slot = sender.assign("hashed", 1, 0, None);
+    for offset in 0..60 {
+        sender.record(
+            slot,
+            &Sent { key: Some(format!("k{}", offset % 20).into_bytes()), ..Sent::plain(offset, 10) },
+        );
+    }
+    sender.flush();
+    let got = read(&mock, "hashed", 3, 60);
+    let mut places: BTreeMap<Vec<u8>, Vec<i32>> = BTreeMap::new();
+    for got in &got {
+        assert_eq!(got.headers, [], "no provenance");
+        places.entry(got.key.clone().unwrap()).or_default().push(got.partition);
+    }
+    assert_eq!((got.len(), places.len()), (60, 20));
+    for (key, partitions) in &places {
+        let expected = (murmur2(key) & 0x7fff_ffff) % 3;
+        assert!(partitions.iter().all(|partition| *partition as u32 == expected), "{key:?}: {partitions:?}");
+    }
+    assert!(egress.join().drained);
+}
+
+/// Kafka's murmur2, seed 0x9747b28c, over 4-byte little-endian words.
+fn murmur2(data: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let mut hash = 0x9747_b28c ^ data.len() as u32;
+    let mut words = data.chunks_exact(4);
+    for word in &mut words {
+        let mut k = u32::from_le_bytes(word.try_into().unwrap()).wrapping_mul(M);
+        k ^= k >> 24;
+        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    let rest = words.remainder();
+    if !rest.is_empty() {
+        for (at, byte) in rest.iter().enumerate() {
+            hash ^= u32::from(*byte) << (8 * at);
+        }
+        hash = hash.wrapping_mul(M);
+    }
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(M);
+    hash ^ hash >> 15
+}
+
+#[test]
+fn a_drain_that_cannot_end_is_given_up_in_time_and_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), "127.0.0.1:1");
+    config.sink.drain_timeout = Duration::from_millis(500);
+    let egress = start(config, &options()).unwrap();
+    let mut sender = TestSender::new(egress.view().local_addr(), (8, 2));
+    let slot = sender.assign("nowhere", 0, 0, None);
+    sender.record(slot, &Sent::plain(0, 10));
+    sender.flush();
+    wait_for("a batch", || egress.metrics().blocks_received.value() > 0);
+    let begun = Instant::now();
+    let summary = egress.join();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!((summary.sound, summary.drained, summary.records_delivered), (true, false, 0));
+    assert!(!directory.path().join("state/positions.json").exists(), "nothing was acknowledged");
+}

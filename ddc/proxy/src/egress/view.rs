@@ -1,0 +1,242 @@
+//! What can be asked of a running egress from outside of its threads: `/healthz`, `/readyz`, `/metrics`, `/status`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use ddc_kafka::context::Reporter;
+use ddc_telemetry::notify::Watchdog;
+use ddc_telemetry::reasons::MissingReason;
+use ddc_telemetry::{EgressMetrics, LinkMetrics, Registry};
+use serde_json::{Value, json};
+
+use super::Options;
+use super::control::Control;
+use super::missing::MissingReport;
+use super::shared::{HeartbeatView, Shared, lock};
+use crate::config::EgressConfig;
+
+/// A thread that has not moved for this long hangs.
+const STALL: Duration = Duration::from_secs(30);
+/// Heartbeats come every second; so many missing in a row are no accident.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Two senders are complained about for so long after they were seen last; the finding repeats every 10 s.
+const TWO_SENDERS: Duration = Duration::from_secs(30);
+
+/// Cheap to clone; all clones show the same egress.
+#[derive(Clone)]
+pub struct View {
+    config: Arc<EgressConfig>,
+    local: SocketAddr,
+    shared: Arc<Shared>,
+    control: Arc<Control>,
+    metrics: Arc<LinkMetrics<EgressMetrics>>,
+    registry: Registry,
+    watchdog: Watchdog,
+    report: MissingReport,
+    reporter: Reporter,
+    started: Instant,
+}
+
+impl View {
+    #[expect(clippy::too_many_arguments, reason = "called once, where all of them are at hand")]
+    pub(super) fn new(
+        config: &Arc<EgressConfig>,
+        local: SocketAddr,
+        shared: &Arc<Shared>,
+        control: &Arc<Control>,
+        metrics: &Arc<LinkMetrics<EgressMetrics>>,
+        options: &Options,
+        report: MissingReport,
+        reporter: Reporter,
+    ) -> Self {
+        Self {
+            config: Arc::clone(config),
+            local,
+            shared: Arc::clone(shared),
+            control: Arc::clone(control),
+            metrics: Arc::clone(metrics),
+            registry: options.registry.clone(),
+            watchdog: options.watchdog.clone(),
+            report,
+            reporter,
+            started: Instant::now(),
+        }
+    }
+
+    /// Whether its threads move; never depends on Kafka or on the link.
+    pub fn health(&self) -> Result<(), String> {
+        let mine = format!("{} ", self.config.link.name.as_str());
+        let stalled: Vec<String> = self
+            .watchdog
+            .stalled(Instant::now(), STALL)
+            .into_iter()
+            .filter(|(name, _)| name.starts_with(&mine))
+            .map(|(name, still)| format!("thread {name} has not moved for {} s", still.as_secs()))
+            .collect();
+        if stalled.is_empty() { Ok(()) } else { Err(stalled.join("; ")) }
+    }
+
+    /// Whether records arrive and can be delivered; else every reason why not.
+    pub fn ready(&self) -> Result<(), Vec<String>> {
+        let problems = self.problems();
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// The metrics page of the process.
+    pub fn metrics(&self) -> String {
+        self.registry.render()
+    }
+
+    /// What is missing, the last hundred ranges, oldest first.
+    pub fn missing(&self) -> Vec<super::missing::MissingRange> {
+        self.report.last()
+    }
+
+    /// The address and port on which datagrams arrive.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The state in full.
+    pub fn status(&self) -> Value {
+        let (config, metrics) = (&self.config, &self.metrics);
+        json!({
+            "side": "egress",
+            "link": { "name": config.link.name.as_str(), "id": config.link.id.0, "listen": self.local.to_string() },
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "sessions": *lock(&self.shared.sessions),
+            "heartbeat": lock(&self.shared.heartbeat).as_ref().map(heartbeat),
+            "received": {
+                "datagrams": metrics.packets_received.value(),
+                "wire_bytes": metrics.bytes_received.value(),
+                "blocks": metrics.blocks_received.value(),
+                "records": metrics.records_received.value(),
+            },
+            "loss": {
+                "path_datagrams": metrics.packet_loss.value().saturating_sub(metrics.packets_late.value()),
+                "socket_datagrams": metrics.socket_drops.value(),
+                "refused_datagrams": metrics.common.dropped_packets.total(),
+                "repaired_symbols": metrics.symbols_repaired.value(),
+                "repaired_blocks": metrics.blocks_repaired.value(),
+                "unrepairable_blocks": metrics.blocks_unrepairable.value(),
+                "lost_blocks": metrics.blocks_lost.value(),
+                "late_blocks": metrics.blocks_late.value(),
+                "buffer_full": metrics.common.buffer_full.value(),
+                "missing_records": metrics.records_missing.total(),
+            },
+            "records": {
+                "delivered": metrics.records_delivered.value(),
+                "duplicate": metrics.records_duplicate.value(),
+                "late": metrics.records_late.value(),
+                "refused": metrics.records_missing.value(MissingReason::Refused),
+            },
+            "positions": self.shared.partitions.load(Relaxed),
+            "queue": {
+                "bytes": metrics.queue_bytes.value(),
+                "limit_bytes": config.sink.buffer.bytes(),
+                "batches": self.shared.queued_batches.load(Relaxed),
+            },
+            "sink": self.sink(),
+            "missing": self.report.last(),
+            "problems": self.problems(),
+        })
+    }
+
+    fn sink(&self) -> Value {
+        let error = self.reporter.last_error();
+        json!({
+            "brokers": self.config.sink.client.brokers,
+            "connected": self.shared.connected.load(Relaxed),
+            "in_flight_records": self.shared.in_flight.load(Relaxed),
+            "topics": *lock(&self.shared.topics),
+            "waiting_for": *lock(&self.shared.sink_problem),
+            "last_error": error.map(|error| json!({
+                "reason": error.verdict.reason,
+                "text": error.text,
+                "advice": error.verdict.advice,
+                "age_seconds": error.at.elapsed().as_secs(),
+            })),
+            "drained": self.shared.sink_done.load(Relaxed),
+        })
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.control.is_stopping() {
+            problems.push("the egress is stopping".to_owned());
+        } else if !self.shared.receiving.load(Relaxed) {
+            problems.push(format!("the socket on {} is not read yet", self.local));
+        }
+        if let Some(error) = &*lock(&self.shared.socket_error) {
+            problems.push(format!("the socket on {} cannot be read: {error}", self.local));
+        }
+        problems.extend(self.link_problem());
+        if let Some((at, senders)) = &*lock(&self.shared.two_senders)
+            && at.elapsed() < TWO_SENDERS
+        {
+            problems.push(format!("two ingresses send on this link: {senders}; stop one of them"));
+        }
+        let brokers = self.config.sink.client.brokers.join(", ");
+        if let Some(error) = self.reporter.last_error() {
+            problems.push(format!("destination {brokers}: {}; {}", error.text, error.verdict.advice));
+        } else if !self.shared.connected.load(Relaxed) {
+            problems.push(format!("destination {brokers} has not answered yet"));
+        }
+        if let Some(waiting) = &*lock(&self.shared.sink_problem) {
+            problems.push(format!("records wait for their destination: {waiting}"));
+        }
+        problems
+    }
+
+    fn link_problem(&self) -> Option<String> {
+        match &*lock(&self.shared.heartbeat) {
+            None => Some(format!(
+                "no heartbeat of an ingress has come on {}; check that it runs, its target, link id and key, and the path",
+                self.local
+            )),
+            Some(heartbeat) if heartbeat.at.elapsed() > SILENCE => {
+                Some(format!("no heartbeat of the ingress for {} s", heartbeat.at.elapsed().as_secs()))
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+fn heartbeat(view: &HeartbeatView) -> Value {
+    let heartbeat = &view.heartbeat;
+    json!({
+        "age_seconds": view.at.elapsed().as_secs_f64(),
+        "session": view.session,
+        "clock_difference_seconds": view.clock_difference_micros as f64 / 1e6,
+        "source": {
+            "state": heartbeat.source_state.as_str(),
+            "uptime_seconds": heartbeat.uptime_micros / 1_000_000,
+            "datagrams": heartbeat.packets,
+            "blocks": heartbeat.blocks,
+            "records": heartbeat.records,
+            "bytes": heartbeat.bytes,
+            "lag_records": heartbeat.lag,
+            "rate_bits_per_second": (heartbeat.rate_bits > 0).then_some(heartbeat.rate_bits),
+        },
+    })
+}
+
+impl crate::admin::AdminState for View {
+    fn health(&self) -> Result<(), String> {
+        Self::health(self)
+    }
+
+    fn ready(&self) -> Result<(), Vec<String>> {
+        Self::ready(self)
+    }
+
+    fn metrics(&self) -> String {
+        Self::metrics(self)
+    }
+
+    fn status(&self) -> Value {
+        Self::status(self)
+    }
+}
