@@ -24,6 +24,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Ingress(commands::serve::IngressArguments),
+    Egress(commands::serve::EgressArguments),
     Check(commands::check::Arguments),
     Config(commands::config::Arguments),
     Keygen(commands::keygen::Arguments),
@@ -34,6 +36,8 @@ enum Command {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Ingress(arguments) => commands::serve::ingress(&arguments),
+        Command::Egress(arguments) => commands::serve::egress(&arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
         Command::Config(arguments) => commands::config::run(&arguments),
         Command::Keygen(arguments) => commands::keygen::run(&arguments),

@@ -86,7 +86,7 @@ fn measure(compression: Compression, code: Code, seal: SealMode, duration: Durat
         now = Instant::now();
     }
     let wall = (now - start).as_secs_f64();
-    let cpu = cpu_time().zip(cpu_before).map(|(after, before)| (after - before).as_secs_f64());
+    let cpu = cpu_time().zip(cpu_before).map(|(after, before)| after.saturating_sub(before).as_secs_f64());
     let seconds = cpu.unwrap_or(wall);
     let totals = sender.totals();
     let bytes = totals.records as f64 * RECORD_BYTES as f64;

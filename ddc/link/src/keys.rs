@@ -88,8 +88,12 @@ pub struct DatagramKey {
     mode: DatagramKeyMode,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "deriving a key for an unknown session must not allocate (DDC-W-071)"
+)]
 enum DatagramKeyMode {
-    Aes256Gcm(Box<LessSafeKey>),
+    Aes256Gcm(LessSafeKey),
     Crc32c,
 }
 
@@ -126,7 +130,7 @@ impl DatagramKey {
             .unwrap_or_else(|_| unreachable!("32 bytes are one SHA-256"));
         let unbound = UnboundKey::new(&AES_256_GCM, &bytes)
             .unwrap_or_else(|_| unreachable!("AES-256-GCM takes keys of 32 bytes"));
-        Self { mode: DatagramKeyMode::Aes256Gcm(Box::new(LessSafeKey::new(unbound))) }
+        Self { mode: DatagramKeyMode::Aes256Gcm(LessSafeKey::new(unbound)) }
     }
 
     /// Seals a datagram in place: header, payload, then room for the trailer.

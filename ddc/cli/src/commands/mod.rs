@@ -9,6 +9,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod keygen;
 pub(crate) mod ready;
+pub(crate) mod serve;
 pub(crate) mod version;
 
 /// Prints to standard output. A reader that has gone away (`| head`) ends the command quietly.

@@ -72,6 +72,11 @@ impl Egress {
         }
     }
 
+    /// What the receiver counted, for a person who looks for a fault.
+    pub(crate) fn describe(&self) -> String {
+        format!("{:#?}\n{:#?}", self.receiver.counters(), self.receiver.stored())
+    }
+
     pub(crate) fn handle(
         &mut self,
         base: Instant,

@@ -214,6 +214,23 @@ impl Ingress {
         wake
     }
 
+    /// Whether every record of the source has been handed out.
+    pub(crate) fn has_sent_all(&self, logs: &BTreeMap<i32, Log>) -> bool {
+        let read =
+            self.reading.iter().all(|(partition, (_, index, _))| *index == logs[partition].offsets.len());
+        read && self.packer.queued_bytes() == 0 && self.sender.blocks_waiting() == 0
+    }
+
+    /// Where it stands, for a person who looks for a fault.
+    pub(crate) fn describe(&self) -> String {
+        let read: Vec<_> = self.reading.iter().map(|(partition, (_, index, _))| (partition, index)).collect();
+        let (queued, waiting) = (self.packer.queued_bytes(), self.sender.blocks_waiting());
+        format!(
+            "{:?}, read {read:?}, {queued} bytes packed, {waiting} blocks in the sender",
+            self.sender.totals()
+        )
+    }
+
     fn read(&mut self, at: Instant, logs: &BTreeMap<i32, Log>) {
         if self.fenced {
             return;

@@ -97,6 +97,13 @@ impl Diode {
         }
     }
 
+    /// From now on nothing is lost, only delayed.
+    pub(crate) fn clear_up(&mut self) {
+        self.weather = Weather { delay: Duration::from_millis(1), ..Weather::default() };
+        self.cut_until = Time::ZERO;
+        self.burst_left = 0;
+    }
+
     pub(crate) fn send(&mut self, rng: &mut ChaCha8Rng, now: Time, from: u16, datagram: &[u8]) {
         let weather = self.weather;
         self.sent += 1;

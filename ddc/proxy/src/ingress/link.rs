@@ -36,6 +36,8 @@ use crate::state::StateDir;
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait for a block: it bounds how late a stop and the watchdog are served.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
+/// How long the end of a session may take: what was begun is sent, at the link's rate, then the goodbyes.
+const GOODBYE_BOUND: Duration = Duration::from_secs(20);
 /// Waits of the pacer that are shorter are slept exactly.
 const EXACT_WAIT: Duration = Duration::from_micros(200);
 /// Between two tries of what cannot work now: a first session without a clock, an interface that is down.
@@ -60,6 +62,9 @@ pub(crate) struct LinkThread {
     blocks_before: u64,
     limit: RateLimit<&'static str>,
     rate: super::RateCell,
+    seal: super::SealCell,
+    /// Which change of the key the present session is of.
+    seal_change: u64,
 }
 
 impl LinkThread {
@@ -71,6 +76,7 @@ impl LinkThread {
         state: Arc<StateDir>,
         metrics: Arc<LinkMetrics<IngressMetrics>>,
         rate: super::RateCell,
+        seal: super::SealCell,
     ) -> anyhow::Result<Self> {
         let mut options = SenderOptions::new(config.target);
         options.source = config.source_address.map(|address| (address, 0).into());
@@ -94,6 +100,8 @@ impl LinkThread {
             blocks_before: 0,
             limit: RateLimit::new(Duration::from_secs(10)),
             rate,
+            seal,
+            seal_change: 0,
         })
     }
 
@@ -104,13 +112,12 @@ impl LinkThread {
         }
         let mut stop_by = None;
         while let Some(mut sender) = self.begin(tick) {
-            let why = self.session(&mut sender, tick, &mut stop_by, bound);
-            self.blocks_before += sender.totals().blocks;
-            match why {
+            match self.session(&mut sender, tick, &mut stop_by, bound) {
                 End::Stop => {
                     self.goodbye(&mut sender, GoodbyeReason::Stop, tick);
                     break;
                 }
+                End::NewKey => self.goodbye(&mut sender, GoodbyeReason::NewSession, tick),
                 // No goodbye: its packet numbers may have been used by the copy that went on.
                 End::ClockJump => {
                     tracing::warn!(
@@ -147,12 +154,14 @@ impl LinkThread {
         }
     }
 
-    fn new_sender(&self) -> anyhow::Result<Sender> {
-        let config = &self.config;
+    fn new_sender(&mut self) -> anyhow::Result<Sender> {
+        let config = Arc::clone(&self.config);
         let mut random = [0; 4];
         // The kernel's generator does not fail once it is seeded; zeros would still give a session of its own start.
         let _ = SystemRandom::new().fill(&mut random);
-        let (seal, key_id, key) = match &config.seal {
+        let (seal, change) = self.seal.get();
+        self.seal_change = change;
+        let (seal, key_id, key) = match &seal {
             Seal::Aes256Gcm(key) => (SealMode::Aes256Gcm, key.id, LinkKey::new(*key.key.expose())),
             Seal::None => (SealMode::None, KeyId(0), LinkKey::new([0; 32])),
         };
@@ -213,6 +222,9 @@ impl LinkThread {
                 if wall_minus_boot_micros().abs_diff(clocks) > CLOCK_JUMP_MICROS {
                     return End::ClockJump;
                 }
+                if self.seal.get().1 != self.seal_change {
+                    return End::NewKey;
+                }
                 next_heartbeat = now + HEARTBEAT_EVERY;
                 self.heartbeat(sender, now);
             }
@@ -237,8 +249,9 @@ impl LinkThread {
                     self.metrics.pace_waits.inc();
                     let until = until.min(next_heartbeat);
                     // The pacer's waits are short and exact; a group that waits for its blocks is left early by one.
-                    if sender.ready() && until.saturating_duration_since(now) > EXACT_WAIT {
-                        self.wait_for_block(sender, until - EXACT_WAIT);
+                    let early = until.checked_sub(EXACT_WAIT).filter(|early| *early > now);
+                    if let Some(early) = early.filter(|_| sender.ready()) {
+                        self.wait_for_block(sender, early);
                     } else {
                         self.shared.link_idle.store(false, Ordering::Relaxed);
                         sleep_until(until);
@@ -354,8 +367,8 @@ impl LinkThread {
     fn goodbye(&mut self, sender: &mut Sender, reason: GoodbyeReason, tick: &Tick) {
         let now = Instant::now();
         sender.goodbye(now, reason);
-        let by = now + Duration::from_secs(1);
-        while Instant::now() < by {
+        let by = now + GOODBYE_BOUND;
+        while !sender.finished() && Instant::now() < by {
             tick.mark();
             match sender.poll(Instant::now(), &mut self.datagrams) {
                 Step::Send => {
@@ -364,7 +377,7 @@ impl LinkThread {
                     }
                 }
                 Step::Wait(until) => {
-                    sleep_until(until.min(by));
+                    sleep_until(until.min(by).min(Instant::now() + LONGEST_WAIT));
                 }
                 Step::Idle => break,
             }
@@ -380,6 +393,7 @@ impl LinkThread {
 
 enum End {
     Stop,
+    NewKey,
     ClockJump,
 }
 

@@ -10,8 +10,8 @@ mod link;
 mod session;
 mod shared;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,8 @@ use ddc_telemetry::notify::Watchdog;
 
 pub use shared::{Shared, UNKNOWN_LAG};
 
-use crate::config::{self, IngressConfig, Rate};
+use crate::admin::AdminState;
+use crate::config::{self, IngressConfig, LinkKey, Rate, Seal};
 use crate::source::kafka::{BATCH_RECORDS, KafkaSource};
 use crate::state::StateDir;
 use link::LinkThread;
@@ -78,6 +79,36 @@ impl RateCell {
     }
 }
 
+/// The key that seals; can be changed while it runs.
+#[derive(Debug, Clone)]
+pub struct SealCell(Arc<Mutex<(Seal<LinkKey>, u64)>>);
+
+impl SealCell {
+    fn new(seal: Seal<LinkKey>) -> Self {
+        Self(Arc::new(Mutex::new((seal, 0))))
+    }
+
+    /// Changes the key: the session ends with a goodbye and another begins under the new key. The mode stays.
+    pub fn set(&self, seal: Seal<LinkKey>) {
+        let mut cell = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = match (&cell.0, &seal) {
+            (Seal::Aes256Gcm(old), Seal::Aes256Gcm(new)) => {
+                old.id == new.id && old.key.expose() == new.key.expose()
+            }
+            // Whether datagrams are sealed is not a thing to change while running.
+            _ => true,
+        };
+        if !same {
+            *cell = (seal, cell.1 + 1);
+        }
+    }
+
+    /// The key, and a number that rises with each change.
+    fn get(&self) -> (Seal<LinkKey>, u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// A running ingress.
 pub struct Ingress {
     config: Arc<IngressConfig>,
@@ -85,18 +116,20 @@ pub struct Ingress {
     metrics: Arc<LinkMetrics<IngressMetrics>>,
     watchdog: Watchdog,
     rate: RateCell,
+    seal: SealCell,
+    registry: Registry,
     started: Instant,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// Opens the state directory and the socket, joins the group, and starts the threads.
-pub fn start(config: IngressConfig, options: Options) -> anyhow::Result<Ingress> {
+pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress> {
     let config = Arc::new(config);
     let name = config.link.name.as_str().to_owned();
     let metrics = options.registry.ingress(&name)?;
     let shared = Arc::new(Shared::new());
     let state = Arc::new(StateDir::open(&config.link.state_dir)?);
-    let rate = RateCell::new(config.rate);
+    let (rate, seal) = (RateCell::new(config.rate), SealCell::new(config.seal.clone()));
     let (blocks, queue) = crossbeam_channel::bounded(QUEUED_BLOCKS);
     let link = LinkThread::open(
         Arc::clone(&config),
@@ -105,6 +138,7 @@ pub fn start(config: IngressConfig, options: Options) -> anyhow::Result<Ingress>
         Arc::clone(&state),
         Arc::clone(&metrics),
         rate.clone(),
+        seal.clone(),
     )
     .with_context(|| format!("link {name}"))?;
     let packer = Packer::new(pack_config(&config), Instant::now()).with_context(|| format!("link {name}"))?;
@@ -136,8 +170,10 @@ pub fn start(config: IngressConfig, options: Options) -> anyhow::Result<Ingress>
         config,
         shared,
         metrics,
-        watchdog: options.watchdog,
+        watchdog: options.watchdog.clone(),
         rate,
+        seal,
+        registry: options.registry.clone(),
         started: Instant::now(),
         threads: vec![source_thread, link_thread],
     })
@@ -176,6 +212,11 @@ impl Ingress {
         &self.rate
     }
 
+    /// The key, to be changed while it runs.
+    pub fn seal(&self) -> &SealCell {
+        &self.seal
+    }
+
     /// What the admin listener shows.
     pub fn view(&self) -> View {
         View {
@@ -183,6 +224,7 @@ impl Ingress {
             shared: Arc::clone(&self.shared),
             metrics: Arc::clone(&self.metrics),
             watchdog: self.watchdog.clone(),
+            registry: self.registry.clone(),
             started: self.started,
         }
     }
@@ -195,12 +237,13 @@ pub struct View {
     shared: Arc<Shared>,
     metrics: Arc<LinkMetrics<IngressMetrics>>,
     watchdog: Watchdog,
+    registry: Registry,
     started: Instant,
 }
 
-impl View {
+impl AdminState for View {
     /// Whether its threads move.
-    pub fn health(&self) -> Result<(), String> {
+    fn health(&self) -> Result<(), String> {
         let stalled = self.watchdog.stalled(Instant::now(), STALL);
         if stalled.is_empty() {
             return Ok(());
@@ -210,7 +253,7 @@ impl View {
     }
 
     /// Whether records flow or could; else why not.
-    pub fn ready(&self) -> Result<(), Vec<String>> {
+    fn ready(&self) -> Result<(), Vec<String>> {
         let mut problems = self.shared.problems();
         if self.shared.stop.load(Ordering::Relaxed) {
             problems.push("the ingress is stopping".into());
@@ -218,8 +261,12 @@ impl View {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
+    fn metrics(&self) -> String {
+        self.registry.render()
+    }
+
     /// The state in full.
-    pub fn status(&self) -> serde_json::Value {
+    fn status(&self) -> serde_json::Value {
         let (config, metrics) = (&self.config, &self.metrics);
         let lag = self.shared.lag.load(Ordering::Relaxed);
         serde_json::json!({

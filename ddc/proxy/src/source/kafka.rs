@@ -34,7 +34,7 @@ use super::outlet::{Outlet, ROOM_WAIT, Record as Packable};
 use super::start::Start;
 use super::starting::{Starting, Step, failure};
 use super::topics::TopicWatch;
-use crate::config::{CommitOnStop, IngressConfig};
+use crate::config::{CommitOnStop, IngressConfig, TopicPattern};
 use crate::ingress::Shared;
 use crate::state::StateDir;
 
@@ -88,7 +88,7 @@ impl KafkaSource {
         state: Arc<StateDir>,
         metrics: Arc<LinkMetrics<IngressMetrics>>,
     ) -> anyhow::Result<Self> {
-        let topics: Vec<&str> = config.source.topics.iter().map(|topic| topic.as_str()).collect();
+        let topics: Vec<&str> = config.source.topics.iter().map(TopicPattern::as_str).collect();
         member.subscribe(&topics)?;
         let now = Instant::now();
         let link: Arc<str> = config.link.name.as_str().into();
@@ -185,11 +185,11 @@ impl KafkaSource {
                 },
             };
             known = Some((slot, topic, partition));
-            match self.outlet.push(tick, slot, packable(&record)) {
+            match self.outlet.push(tick, slot, &packable(record)) {
                 Ok(()) => {}
                 // A stop: what is left of the batch was not packed and is not committed.
                 Err(PackError::Full) => break,
-                Err(error) => skip(&self.link, &self.metrics, &mut self.outlet.packer, slot, &record, &error),
+                Err(error) => skip(&self.link, &self.metrics, &mut self.outlet.packer, slot, record, &error),
             }
         }
         drop(batch);
@@ -482,7 +482,7 @@ impl KafkaSource {
     }
 
     fn topic_list(&self) -> String {
-        self.config.source.topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>().join(", ")
+        self.config.source.topics.iter().map(TopicPattern::as_str).collect::<Vec<_>>().join(", ")
     }
 
     // --- the end --------------------------------------------------------------------------------------------------
@@ -518,9 +518,9 @@ impl KafkaSource {
     }
 }
 
-fn packable<'r>(
-    record: &Record<'r>,
-) -> Packable<'r, impl ExactSizeIterator<Item = RecordHeader<'r>> + Clone + use<'r>> {
+fn packable(
+    record: Record<'_>,
+) -> Packable<'_, impl ExactSizeIterator<Item = RecordHeader<'_>> + Clone + use<'_>> {
     let timestamp = match record.timestamp() {
         rdkafka::Timestamp::NotAvailable => None,
         rdkafka::Timestamp::CreateTime(millis) => Some(Timestamp::Create(millis)),
@@ -536,7 +536,7 @@ fn skip(
     metrics: &IngressMetrics,
     packer: &mut Packer,
     slot: Slot,
-    record: &Record<'_>,
+    record: Record<'_>,
     error: &PackError,
 ) {
     let reason = match error {

@@ -52,7 +52,7 @@ impl Outlet {
     }
 
     /// Packs one record. While there is no room it waits, and marks `tick`; it gives up, with `Full`, on a stop.
-    pub fn push<'h, H>(&mut self, tick: &Tick, slot: Slot, record: Record<'_, H>) -> Result<(), PackError>
+    pub fn push<'h, H>(&mut self, tick: &Tick, slot: Slot, record: &Record<'_, H>) -> Result<(), PackError>
     where
         H: ExactSizeIterator<Item = RecordHeader<'h>> + Clone,
     {

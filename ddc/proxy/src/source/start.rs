@@ -138,8 +138,8 @@ mod tests {
         }
     }
 
-    fn metadata(topic_id: TopicId) -> Option<CommitMetadata> {
-        Some(CommitMetadata { topic_id, epoch: Epoch(5), origin: 90, previous: Some(140), count: 50 })
+    fn metadata(topic_id: TopicId) -> CommitMetadata {
+        CommitMetadata { topic_id, epoch: Epoch(5), origin: 90, previous: Some(140), count: 50 }
     }
 
     fn at(facts: &PartitionFacts, group_has_commits: bool, start_at: StartAt) -> Start {
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_chain_goes_on_from_the_metadata() {
-        let start = at(&facts(Some((150, metadata(ID)))), true, StartAt::Latest);
+        let start = at(&facts(Some((150, Some(metadata(ID))))), true, StartAt::Latest);
         assert_eq!(start.note, None);
         let start = start.partition;
         assert_eq!((start.next, start.origin, start.previous, start.count), (150, 90, Some(140), 50));
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_recreated_topic_starts_a_new_life() {
-        let start = at(&facts(Some((150, metadata(TopicId::Uuid([2; 16]))))), true, StartAt::Latest);
+        let start = at(&facts(Some((150, Some(metadata(TopicId::Uuid([2; 16])))))), true, StartAt::Latest);
         assert_eq!(start.note, Some(StartNote::Recreated));
         assert_eq!(
             (start.partition.next, start.partition.origin, start.partition.previous),
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn deleted_records_and_truncated_topics_are_noted() {
         let start = at(
-            &facts(Some((95, metadata(ID).map(|m| CommitMetadata { previous: Some(94), ..m })))),
+            &facts(Some((95, Some(CommitMetadata { previous: Some(94), ..metadata(ID) })))),
             true,
             StartAt::Latest,
         );

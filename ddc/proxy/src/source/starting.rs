@@ -140,7 +140,6 @@ impl Starting {
             return Step::Nothing;
         }
         match &mut self.phase {
-            Phase::Idle => Step::Nothing,
             Phase::WantIds if self.partitions.count() == 0 => {
                 self.phase = Phase::Idle;
                 Step::Begin { offsets: TopicPartitionList::new(), starts: Vec::new() }
@@ -182,7 +181,7 @@ impl Starting {
             Phase::AwaitCommit { since, .. } if now.duration_since(*since) > COMMIT_TIMEOUT => {
                 self.retry(now, Phase::WantIds, "the start commit was not answered".into())
             }
-            Phase::AwaitCommit { .. } => Step::Nothing,
+            Phase::Idle | Phase::AwaitCommit { .. } => Step::Nothing,
         }
     }
 

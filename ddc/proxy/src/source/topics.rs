@@ -14,7 +14,7 @@ use ddc_wire::TopicId;
 /// How often ids are asked for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The same, once a cluster turned out to have none.
-const ASK_WITHOUT_IDS_EVERY: Duration = Duration::from_secs(60);
+const ASK_WITHOUT_IDS_EVERY: Duration = Duration::from_mins(1);
 /// An answer that takes longer is none.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 

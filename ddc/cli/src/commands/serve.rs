@@ -1,0 +1,362 @@
+//! `ddc ingress` and `ddc egress`: load, check, start, watch, drain.
+//!
+//! ```text
+//!  files ─▶ configuration ─▶ proxies (threads of their own) + admin listeners (one thread)
+//!                                  │ main thread: signals, watchdog, systemd │
+//!                                  └──────── SIGTERM ─▶ drain ─▶ exit ───────┘
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use ddc_proxy::admin::{AdminServer, AdminState};
+use ddc_proxy::config::{self, Config, ConfigError, Loaded, Log, check_together};
+use ddc_proxy::egress::{self, Egress};
+use ddc_proxy::ingress::{self, Ingress};
+use ddc_telemetry::log::{self, LogHandle};
+use ddc_telemetry::notify::{self, Watchdog};
+use ddc_telemetry::{ProcessMetrics, Registry};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use tokio::sync::watch;
+
+use crate::exit::{Exit, Failure};
+
+/// How often the line that `systemctl status` shows is renewed.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// Read Kafka topics and send them over a one-way link
+///
+/// Runs until SIGTERM or SIGINT, then drains: sends what is packed, commits what may be committed, says goodbye. SIGHUP
+/// reads the files again and takes over rate, active key and log level.
+#[derive(Debug, clap::Args)]
+pub(crate) struct IngressArguments {
+    /// A configuration file of an ingress; give it several times for several links in one process
+    #[arg(short = 'c', long = "config", value_name = "FILE", required = true, num_args = 1..)]
+    files: Vec<PathBuf>,
+}
+
+/// Receive a one-way link and write its records to Kafka
+///
+/// Runs until SIGTERM or SIGINT, then drains: delivers what was received, keeps its positions. SIGHUP reads the files
+/// again and takes over the keys and the log level.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EgressArguments {
+    /// A configuration file of an egress; give it several times for several links in one process
+    #[arg(short = 'c', long = "config", value_name = "FILE", required = true, num_args = 1..)]
+    files: Vec<PathBuf>,
+}
+
+pub(crate) fn ingress(arguments: &IngressArguments) -> Result<(), Failure> {
+    serve(&arguments.files, |file| {
+        let loaded = config::load_ingress(file)?;
+        Ok(Loaded { file: loaded.file, config: Config::Ingress(loaded.config), notices: loaded.notices })
+    })
+}
+
+pub(crate) fn egress(arguments: &EgressArguments) -> Result<(), Failure> {
+    serve(&arguments.files, |file| {
+        let loaded = config::load_egress(file)?;
+        Ok(Loaded { file: loaded.file, config: Config::Egress(loaded.config), notices: loaded.notices })
+    })
+}
+
+type Load = fn(&Path) -> Result<Loaded<Config>, ConfigError>;
+
+/// One running side of a link.
+enum Proxy {
+    Ingress(Ingress),
+    Egress(Box<Egress>),
+}
+
+impl Proxy {
+    fn start(config: Config, registry: &Registry, watchdog: &Watchdog) -> anyhow::Result<Self> {
+        let (registry, watchdog) = (registry.clone(), watchdog.clone());
+        Ok(match config {
+            Config::Ingress(config) => {
+                Self::Ingress(ingress::start(config, &ingress::Options { registry, watchdog })?)
+            }
+            Config::Egress(config) => {
+                Self::Egress(Box::new(egress::start(config, &egress::Options { registry, watchdog })?))
+            }
+        })
+    }
+
+    fn view(&self) -> Arc<dyn AdminState> {
+        match self {
+            Self::Ingress(ingress) => Arc::new(ingress.view()),
+            Self::Egress(egress) => Arc::new(egress.view()),
+        }
+    }
+
+    fn stop(&self) {
+        match self {
+            Self::Ingress(ingress) => ingress.stop(),
+            Self::Egress(egress) => egress.stop(),
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        match self {
+            Self::Ingress(ingress) => ingress.has_failed(),
+            Self::Egress(egress) => egress.has_failed(),
+        }
+    }
+
+    /// Waits for the end of the drain. `false`: a thread panicked.
+    fn join(self) -> bool {
+        match self {
+            Self::Ingress(ingress) => ingress.join(),
+            Self::Egress(egress) => egress.join().sound,
+        }
+    }
+
+    /// Takes over what can change while running.
+    fn reload(&self, config: &Config) {
+        match (self, config) {
+            (Self::Ingress(ingress), Config::Ingress(config)) => {
+                ingress.rate().set(config.rate);
+                ingress.seal().set(config.seal.clone());
+            }
+            (Self::Egress(egress), Config::Egress(config)) => {
+                if let config::Seal::Aes256Gcm(keys) = &config.seal {
+                    egress.reload_keyring(keys);
+                }
+            }
+            // The loader of a side yields that side only.
+            _ => {}
+        }
+    }
+}
+
+fn serve(files: &[PathBuf], load: Load) -> Result<(), Failure> {
+    let loaded = load_all(files, load)?;
+    let log = start_log(loaded.first().map(|loaded| loaded.config.log()))?;
+    for loaded in &loaded {
+        for notice in &loaded.notices {
+            tracing::warn!(file = %loaded.file.display(), line = notice.line, "{}", notice.message);
+        }
+    }
+    let unavailable = |error: anyhow::Error| Failure::new(Exit::Unavailable, format!("{error:#}"));
+    let process = Arc::new(ProcessMetrics::default());
+    process.build_info.set(env!("CARGO_PKG_VERSION"), &instance_id());
+    process.process_start_timestamp_seconds.set_time(SystemTime::now());
+    let registry = Registry::new(Arc::clone(&process));
+    let watchdog = Watchdog::from_env();
+    let signals = Signals::catch().map_err(unavailable)?;
+
+    let mut proxies = Vec::new();
+    let mut admins = Vec::new();
+    for Loaded { config, .. } in loaded {
+        let admin = config.admin().clone();
+        let started = Proxy::start(config, &registry, &watchdog).and_then(|proxy| {
+            let server = AdminServer::bind(&admin, proxy.view());
+            proxies.push(proxy);
+            Ok(admins.push(server?))
+        });
+        if let Err(error) = started {
+            proxies.iter().for_each(Proxy::stop);
+            for proxy in proxies {
+                proxy.join();
+            }
+            return Err(unavailable(error));
+        }
+    }
+    let admin = AdminThread::start(admins).map_err(unavailable)?;
+    tell(notify::ready("running"));
+    let sound = watch_over(&proxies, files, load, &signals, &watchdog, &process, &log);
+    tell(notify::stopping("draining"));
+    tracing::info!("stopping: draining");
+    let ended = drain(proxies, &watchdog, &process);
+    admin.stop();
+    if sound && ended {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Internal,
+        "a thread ended without being asked to; the log above says where; please report it",
+    ))
+}
+
+/// Serves signals, the watchdog and the status line until a stop. `false`: a thread has failed.
+fn watch_over(
+    proxies: &[Proxy],
+    files: &[PathBuf],
+    load: Load,
+    signals: &Signals,
+    watchdog: &Watchdog,
+    process: &ProcessMetrics,
+    log: &LogHandle,
+) -> bool {
+    let views: Vec<_> = proxies.iter().map(Proxy::view).collect();
+    let mut next_status = Instant::now();
+    while !signals.stop.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        ping(watchdog, process);
+        if proxies.iter().any(Proxy::has_failed) {
+            tracing::error!(
+                "a thread of the data path has ended; the process stops so that it is started anew"
+            );
+            return false;
+        }
+        if signals.reload.swap(false, Ordering::Relaxed) {
+            reload(proxies, files, load, log);
+        }
+        if now >= next_status {
+            next_status = now + STATUS_EVERY;
+            let problems: Vec<String> =
+                views.iter().filter_map(|view| view.ready().err()).flatten().collect();
+            tell(notify::status(
+                if problems.is_empty() { "ready".into() } else { problems.join("; ") }.as_str(),
+            ));
+        }
+        // A signal interrupts the sleep only by chance; this bounds how late it is served.
+        thread::sleep(watchdog.poll_every().min(Duration::from_millis(100)));
+    }
+    true
+}
+
+/// Tells systemd that every thread moved, when every thread moved.
+fn ping(watchdog: &Watchdog, process: &ProcessMetrics) {
+    if let Err(error) = watchdog.poll(Instant::now(), &process.process_ticks) {
+        tracing::debug!(%error, "the service manager's watchdog cannot be reached");
+    }
+}
+
+fn drain(proxies: Vec<Proxy>, watchdog: &Watchdog, process: &ProcessMetrics) -> bool {
+    proxies.iter().for_each(Proxy::stop);
+    let threads: Vec<JoinHandle<bool>> =
+        proxies.into_iter().map(|proxy| thread::spawn(move || proxy.join())).collect();
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        ping(watchdog, process);
+        thread::sleep(Duration::from_millis(10));
+    }
+    threads.into_iter().all(|thread| thread.join().unwrap_or(false))
+}
+
+fn load_all(files: &[PathBuf], load: Load) -> Result<Vec<Loaded<Config>>, Failure> {
+    let mut wrong = Vec::new();
+    let mut loaded = Vec::new();
+    for file in files {
+        match load(file) {
+            Ok(config) => loaded.push(config),
+            Err(error) => wrong.extend(error.lines()),
+        }
+    }
+    wrong.extend(check_together(&loaded));
+    if wrong.is_empty() { Ok(loaded) } else { Err(Failure { exit: Exit::Config, lines: wrong }) }
+}
+
+/// A bad new set is refused as a whole; the old one stays.
+fn reload(proxies: &[Proxy], files: &[PathBuf], load: Load, log: &LogHandle) {
+    match load_all(files, load) {
+        Ok(loaded) => {
+            for (proxy, loaded) in proxies.iter().zip(&loaded) {
+                proxy.reload(&loaded.config);
+            }
+            if let Some(loaded) = loaded.first()
+                && let Ok(level) = loaded.config.log().level.to_string().parse()
+                && let Err(error) = log.set_level(&level)
+            {
+                tracing::warn!(%error, "the log level stays");
+            }
+            tracing::info!(
+                "configuration read again: rate, keys and log level are taken over, the rest needs a restart"
+            );
+        }
+        Err(failure) => {
+            let problems = failure.lines.join("; ");
+            tracing::error!(problems, "configuration read again and refused: everything stays as it was");
+        }
+    }
+}
+
+fn start_log(config: Option<Log>) -> Result<LogHandle, Failure> {
+    let level = config.map_or("info".to_owned(), |log| log.level.to_string());
+    let format = match config.map(|log| log.format) {
+        Some(config::LogFormat::Json) => log::LogFormat::Json,
+        _ => log::LogFormat::Text,
+    };
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::new(Exit::Internal, format!("the log cannot start: {error}"))
+    };
+    let level = level.parse().map_err(|error| failed(&error))?;
+    log::init(&level, format).map_err(|error| failed(&error))
+}
+
+/// Tells this run of the process from every other.
+fn instance_id() -> String {
+    let micros = ddc_udp::clock::wall_clock_micros();
+    format!("{micros:x}-{:x}", std::process::id())
+}
+
+fn tell(result: std::io::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "the service manager cannot be told");
+    }
+}
+
+/// What was asked for by signals.
+struct Signals {
+    stop: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn catch() -> anyhow::Result<Self> {
+        let signals = Self { stop: Arc::default(), reload: Arc::default() };
+        for signal in [SIGTERM, SIGINT] {
+            // The second one ends the process at once: somebody does not want to wait for the drain.
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.stop))
+                .context("signals cannot be caught")?;
+            signal_hook::flag::register(signal, Arc::clone(&signals.stop))
+                .context("signals cannot be caught")?;
+        }
+        signal_hook::flag::register(SIGHUP, Arc::clone(&signals.reload))
+            .context("signals cannot be caught")?;
+        Ok(signals)
+    }
+}
+
+/// The admin listeners of all links, on one thread.
+struct AdminThread {
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+impl AdminThread {
+    fn start(servers: Vec<AdminServer>) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = watch::channel(false);
+        let thread = thread::Builder::new().name("ddc-admin".into()).spawn(move || {
+            runtime.block_on(async {
+                let running: Vec<_> = servers
+                    .into_iter()
+                    .map(|server| {
+                        let mut stopped = stopped.clone();
+                        tokio::spawn(server.run(async move {
+                            // An error means that the process is ending without asking: that is a stop as well.
+                            let _ = stopped.wait_for(|stop| *stop).await;
+                        }))
+                    })
+                    .collect();
+                for server in running {
+                    if let Ok(Err(error)) = server.await {
+                        tracing::error!(%error, "an admin listener has ended");
+                    }
+                }
+            });
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    fn stop(self) {
+        let _ = self.stop.send(true);
+        if self.thread.join().is_err() {
+            tracing::error!("the admin thread panicked");
+        }
+    }
+}
