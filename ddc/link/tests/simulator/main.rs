@@ -6,6 +6,9 @@
 //!
 //! `SIM_SEED=n` runs one scenario; `SIM_SCENARIOS=n` changes how many are run.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what is meant")]
+#![allow(clippy::too_many_arguments, reason = "the world of a scenario is handed down as it is")]
+
 mod egress;
 mod ingress;
 mod weather;

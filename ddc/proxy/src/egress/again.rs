@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ddc_kafka::errors::{Kind, classify_code};
@@ -88,7 +89,10 @@ impl Outlet {
                     "the producer is built anew; records without an answer are sent again and may arrive twice"
                 );
                 match self.producer.rebuild() {
-                    Ok(()) => self.ring.all_failed(code),
+                    Ok(()) => {
+                        self.shared.rebuilds.fetch_add(1, Relaxed);
+                        self.ring.all_failed(code);
+                    }
                     Err(error) => {
                         tracing::warn!(link = self.metrics.link(), %error, "the producer cannot be built; trying again");
                         self.pause(pause)?;

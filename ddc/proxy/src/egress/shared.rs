@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) partitions: AtomicU64,
     /// Set by the sink thread: records handed over and not acknowledged.
     pub(crate) in_flight: AtomicU64,
+    /// Set by the sink thread: times the producer was built anew.
+    pub(crate) rebuilds: AtomicU64,
     /// Set by the sink thread: batches that wait for it.
     pub(crate) queued_batches: AtomicU64,
     /// Set by the sink thread: destination topics seen.

@@ -256,10 +256,14 @@ impl Got {
     }
 }
 
-/// Reads the topic until `count` records came or nothing comes for a while; then a moment longer, for those too many.
 fn read(mock: &Mock, topic: &str, partitions: i32, count: usize) -> Vec<Got> {
+    read_from(&mock.bootstrap_servers(), topic, partitions, count)
+}
+
+/// Reads the topic until `count` records came or nothing comes for a while; then a moment longer, for those too many.
+fn read_from(brokers: &str, topic: &str, partitions: i32, count: usize) -> Vec<Got> {
     let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", mock.bootstrap_servers())
+        .set("bootstrap.servers", brokers)
         .set("group.id", "reader")
         .set("enable.auto.commit", "false")
         .create()
@@ -663,7 +667,7 @@ fn a_producer_beyond_repair_is_built_anew_and_nothing_is_missing() {
     sender.flush();
     let got = read(&mock, "fatal", 1, 100);
     assert_eq!(offsets(&got, 0), (0..100).collect::<Vec<_>>());
-    assert!(egress.metrics().sink_retries.value() > 0, "it was built anew");
+    assert_eq!(egress.view().status()["sink"]["producer_rebuilds"], 1);
     let summary = egress.join();
     assert_eq!((summary.drained, summary.records_delivered, summary.records_missing), (true, 100, 0));
 }
@@ -737,4 +741,82 @@ fn a_drain_that_cannot_end_is_given_up_in_time_and_said() {
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_eq!((summary.sound, summary.drained, summary.records_delivered), (true, false, 0));
     assert!(!directory.path().join("state/positions.json").exists(), "nothing was acknowledged");
+}
+
+/// What the mock cluster cannot show: topics created and widened, a real broker's judgement of batches, a topic
+/// deleted under way. Run it with DDC_TEST_BROKERS=host:port and `--ignored`.
+#[test]
+#[ignore = "needs a real broker: DDC_TEST_BROKERS=127.0.0.1:9092"]
+fn a_real_broker_creates_widens_refuses_and_loses_topics() {
+    let brokers = std::env::var("DDC_TEST_BROKERS").expect("set DDC_TEST_BROKERS");
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config(directory.path(), &brokers);
+    config.sink.create_topics = true;
+    let admin_settings = config.sink.client.build(&Role::Admin).unwrap();
+    let admin = ddc_kafka::admin::Admin::new(&admin_settings, Reporter::new("t", "test")).unwrap();
+    let run = wall_clock_micros();
+    let [made, small] = ["made", "small"].map(|name| format!("{name}-{run}"));
+    let limit = Duration::from_secs(10);
+    let spec = ddc_kafka::admin::TopicSpec {
+        name: small.clone(),
+        partitions: 1,
+        replication_factor: 1,
+        config: [("max.message.bytes".to_owned(), "20000".to_owned())].into(),
+    };
+    admin.create_topic(&spec, limit).unwrap();
+    let findings = crate::sink::preflight::preflight(&config, &[small.clone(), made.clone()]);
+    let texts: Vec<_> = findings.iter().map(ToString::to_string).collect();
+    for part in ["answers", "will be created", "max.message.bytes is 20000"] {
+        assert!(texts.iter().any(|text| text.contains(part)), "{part}: {texts:?}");
+    }
+
+    let egress = start(config, &options()).unwrap();
+    let mut sender = TestSender::new(egress.view().local_addr(), (64, 8));
+    let slot = sender.assign(&made, 0, 0, None);
+    sender.record(
+        slot,
+        &Sent { timestamp: Some(Timestamp::LogAppend(1_700_000_000_000)), ..Sent::plain(0, 100) },
+    );
+    sender.flush();
+    assert_eq!(read_from(&brokers, &made, 1, 1).len(), 1);
+    let configs = admin.topic_configs(&[&made], limit).unwrap();
+    let made_config = configs[0].1.as_ref().unwrap();
+    assert_eq!(made_config.timestamp_type, Some(ddc_kafka::admin::TimestampType::LogAppendTime));
+    assert_eq!(admin.partition_counts(&[&made], limit).unwrap()[&made], Some(3), "as many as at the source");
+    // A partition more than there are.
+    let slot = sender.assign(&made, 5, 0, None);
+    sender.record(slot, &Sent::plain(0, 100));
+    sender.flush();
+    wait_for("partition 5", || egress.metrics().records_delivered.value() == 2);
+    assert_eq!(admin.partition_counts(&[&made], limit).unwrap()[&made], Some(6));
+
+    let slot = sender.assign(&small, 0, 0, None);
+    for offset in 0..400 {
+        sender.record(slot, &Sent::plain(offset, if offset == 100 { 50_000 } else { 500 }));
+    }
+    sender.flush();
+    let got = read_from(&brokers, &small, 1, 399);
+    let mut offsets_read = offsets(&got, 0);
+    let in_time: Vec<i64> =
+        got.iter().filter(|got| got.header("ddcLate").is_none()).map(Got::source_offset).collect();
+    assert!(in_time.is_sorted(), "out of order without a mark: {in_time:?}");
+    offsets_read.sort_unstable();
+    assert_eq!(offsets_read, (0..400).filter(|offset| *offset != 100).collect::<Vec<_>>(), "each once");
+    wait_for("the report", || egress.view().missing().len() == 1);
+    assert_eq!((egress.view().missing()[0].first, egress.view().missing()[0].last), (100, 100));
+
+    // Deleted under way: made anew, and the records wait for it.
+    admin.delete_topic(&made, limit).unwrap();
+    thread::sleep(Duration::from_secs(2));
+    let slot = sender.assign(&made, 1, 0, None);
+    for offset in 0..10 {
+        sender.record(slot, &Sent::plain(offset, 100));
+    }
+    sender.flush();
+    wait_for("the records of the topic made anew", || {
+        egress.metrics().records_delivered.value() == 2 + 399 + 10
+    });
+    assert_eq!(offsets(&read_from(&brokers, &made, 3, 10), 1), (0..10).collect::<Vec<_>>());
+    let summary = egress.join();
+    assert_eq!((summary.sound, summary.drained, summary.records_missing), (true, true, 1));
 }

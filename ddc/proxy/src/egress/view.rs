@@ -150,6 +150,7 @@ impl View {
             "brokers": self.config.sink.client.brokers,
             "connected": self.shared.connected.load(Relaxed),
             "in_flight_records": self.shared.in_flight.load(Relaxed),
+            "producer_rebuilds": self.shared.rebuilds.load(Relaxed),
             "topics": *lock(&self.shared.topics),
             "waiting_for": *lock(&self.shared.sink_problem),
             "last_error": error.map(|error| json!({
