@@ -268,7 +268,11 @@ impl Ingress {
             return;
         }
         self.next_commit = now + Duration::from_secs(1);
-        while self.sent.front().is_some_and(|(since, _)| now - *since >= self.settings.commit_delay) {
+        while self
+            .sent
+            .front()
+            .is_some_and(|(since, _)| now.saturating_sub(*since) >= self.settings.commit_delay)
+        {
             let (_, mark) = self.sent.pop_front().unwrap();
             let Some((partition, (_, _, start))) =
                 self.reading.iter().find(|(_, (slot, ..))| *slot == mark.slot)

@@ -352,7 +352,7 @@ fn scenario(seed: u64) -> World {
     world.run(end, traffic);
     world.mend();
     // A slow link has a backlog to send; then the ledger of all partitions, every 30 s, must come through.
-    let bound = world.now + Duration::from_secs(4 * 3600);
+    let bound = world.now + Duration::from_hours(4);
     while !world.has_sent_all() {
         assert!(world.now < bound, "the ingress does not get on: {}", world.ingresses[0].describe());
         world.run(world.now + Duration::from_secs(5), Time::ZERO);
