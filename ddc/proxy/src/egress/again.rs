@@ -167,7 +167,7 @@ impl Outlet {
                 };
                 let route = match &mut route {
                     Some(route) => route,
-                    none => none.insert(self.route_again(&chunk.header, &record, *code)?),
+                    none => none.insert(self.route_again(&chunk.header, *code)?),
                 };
                 let late = place.late || overtaken.get(&place.slot).is_some_and(|last| last > number);
                 self.give(*number, *place, late, &chunk.header, route, &record);
@@ -206,13 +206,12 @@ impl Outlet {
     fn route_again(
         &mut self,
         header: &ChunkHeader<'_>,
-        record: &Record<'_>,
         code: Code,
     ) -> Result<Result<ChunkRoute, String>, GivenUp> {
         if classify_code(code).kind == Kind::UnknownTopic {
             self.forget_topic(header.topic);
         }
-        self.find_route(header, record.timestamp, false)
+        self.find_route(header, false)
     }
 
     /// The last record of each partition that got through while earlier ones came back.

@@ -221,7 +221,7 @@ impl Judge {
             };
             let route = match &mut route {
                 Some(route) => route,
-                none => none.insert(self.outlet.route(header, record.timestamp)?),
+                none => none.insert(self.outlet.route(header)?),
             };
             match route {
                 Ok(route) => self.outlet.send(slot, ordinal, late, header, route, &record)?,

@@ -29,7 +29,7 @@ use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::notify::Tick;
 use ddc_telemetry::reasons::KafkaErrorReason;
 use ddc_telemetry::{EgressMetrics, LinkMetrics};
-use ddc_wire::{ChunkHeader, Record, Timestamp};
+use ddc_wire::{ChunkHeader, Record};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::control::{Control, GivenUp};
@@ -213,19 +213,14 @@ impl Outlet {
     }
 
     /// Where a chunk's records go; waits until that place is there. `None`: nowhere, and the error says why.
-    pub(crate) fn route(
-        &mut self,
-        header: &ChunkHeader<'_>,
-        timestamp: Option<Timestamp>,
-    ) -> Result<Result<ChunkRoute, String>, GivenUp> {
-        self.find_route(header, timestamp, true)
+    pub(crate) fn route(&mut self, header: &ChunkHeader<'_>) -> Result<Result<ChunkRoute, String>, GivenUp> {
+        self.find_route(header, true)
     }
 
     /// As [`Self::route`]; without `serve`, what came back stays so meanwhile.
     pub(super) fn find_route(
         &mut self,
         header: &ChunkHeader<'_>,
-        timestamp: Option<Timestamp>,
         serve: bool,
     ) -> Result<Result<ChunkRoute, String>, GivenUp> {
         let topic = match self.topics.destination(header.topic) {
@@ -238,7 +233,6 @@ impl Outlet {
         let need = Need {
             partition: partition.and_then(|partition| u32::try_from(partition).ok()),
             source_partitions: header.partition_count,
-            timestamp,
         };
         let route = ChunkRoute { topic, partition, need };
         if self.destinations.is_ready(&route.topic, need) {

@@ -781,7 +781,7 @@ fn a_real_broker_creates_widens_refuses_and_loses_topics() {
     assert_eq!(read_from(&brokers, &made, 1, 1).len(), 1);
     let configs = admin.topic_configs(&[&made], limit).unwrap();
     let made_config = configs[0].1.as_ref().unwrap();
-    assert_eq!(made_config.timestamp_type, Some(ddc_kafka::admin::TimestampType::LogAppendTime));
+    assert_eq!(made_config.timestamp_type, Some(ddc_kafka::admin::TimestampType::CreateTime));
     assert_eq!(admin.partition_counts(&[&made], limit).unwrap()[&made], Some(3), "as many as at the source");
     // A partition more than there are.
     let slot = sender.assign(&made, 5, 0, None);

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use ddc_kafka::admin::{Admin, AdminError, Created, TimestampType, TopicSpec};
 use ddc_kafka::context::Reporter;
 use ddc_telemetry::log::RateLimit;
-use ddc_wire::Timestamp;
 use rdkafka::ClientConfig;
 
 /// The longest that one call to the cluster holds the sink thread.
@@ -26,8 +25,6 @@ pub struct Need {
     pub partition: Option<u32>,
     /// Partitions of the topic at the source; 0 when unknown.
     pub source_partitions: u32,
-    /// The time of the chunk's first record: its kind becomes the kind of a created topic.
-    pub timestamp: Option<Timestamp>,
 }
 
 impl Need {
@@ -158,7 +155,7 @@ impl Destinations {
             None if !self.create => Err(Trouble::Missing),
             None => {
                 let wanted = least.max(need.source_partitions);
-                let created = admin.create_topic(&self.spec(topic, wanted, need.timestamp), CALL_TIMEOUT)?;
+                let created = admin.create_topic(&self.spec(topic, wanted), CALL_TIMEOUT)?;
                 if created == Created::Before {
                     // Somebody was faster, perhaps with fewer partitions: look again.
                     return Err(Trouble::Client(format!(
@@ -176,11 +173,10 @@ impl Destinations {
         }
     }
 
-    fn spec(&self, topic: &str, partitions: u32, timestamp: Option<Timestamp>) -> TopicSpec {
-        let kind = match timestamp {
-            Some(Timestamp::LogAppend(_)) => TimestampType::LogAppendTime,
-            Some(Timestamp::Create(_)) | None => TimestampType::CreateTime,
-        };
+    /// CreateTime whatever the source's topic has: with LogAppendTime the broker here would put its own clock in the
+    /// place of each record's timestamp (docs/decisions/0006).
+    fn spec(&self, topic: &str, partitions: u32) -> TopicSpec {
+        let kind = TimestampType::CreateTime;
         TopicSpec {
             name: topic.to_owned(),
             partitions,
@@ -216,7 +212,7 @@ mod tests {
     }
 
     fn need(partition: u32) -> Need {
-        Need { partition: Some(partition), source_partitions: 0, timestamp: None }
+        Need { partition: Some(partition), source_partitions: 0 }
     }
 
     #[test]
@@ -241,12 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn a_created_topic_has_the_sources_shape() {
+    fn a_created_topic_has_the_sources_partitions_and_keeps_timestamps() {
         let destinations = destinations("127.0.0.1:1", true);
-        let spec = destinations.spec("t", 7, Some(Timestamp::LogAppend(1)));
+        let spec = destinations.spec("t", 7);
         assert_eq!((spec.partitions, spec.replication_factor), (7, -1));
-        assert_eq!(spec.config["message.timestamp.type"], "LogAppendTime");
-        assert_eq!(destinations.spec("t", 1, None).config["message.timestamp.type"], "CreateTime");
+        assert_eq!(
+            spec.config["message.timestamp.type"], "CreateTime",
+            "or the broker would change timestamps"
+        );
     }
 
     #[test]
