@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod demo;
 mod exit;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ struct Arguments {
 enum Command {
     Ingress(commands::serve::IngressArguments),
     Egress(commands::serve::EgressArguments),
+    Demo(demo::Demo),
     Check(commands::check::Arguments),
     Config(commands::config::Arguments),
     Keygen(commands::keygen::Arguments),
@@ -38,6 +40,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Ingress(arguments) => commands::serve::ingress(&arguments),
         Command::Egress(arguments) => commands::serve::egress(&arguments),
+        Command::Demo(demo) => demo.run(),
         Command::Check(arguments) => commands::check::run(&arguments),
         Command::Config(arguments) => commands::config::run(&arguments),
         Command::Keygen(arguments) => commands::keygen::run(&arguments),
