@@ -1,4 +1,5 @@
-//! `ddc check`: whether configuration files are right, and what they would open. Opens nothing itself.
+//! `ddc check`: whether configuration files are right, and what they would open. Opens nothing itself, unless
+//! `--connect` says so; then the brokers are asked, and nothing is changed there.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -7,18 +8,24 @@ use ddc_proxy::config::{
     self, ByteSize, Config, EgressConfig, IngressConfig, LinkKey, Loaded, Seal, TopicPattern, check_together,
 };
 
+use super::preflight::{self, Preflight};
 use super::print;
 use crate::exit::{Exit, Failure};
 
 /// Check configuration files and say what they would open
 ///
-/// Reads the files and the key and password files they name; opens no socket and asks no broker. Files that are given
-/// together are also checked against each other, as for one process or one host. Exit code 78 when anything is wrong.
+/// Reads the files and the key and password files they name; opens no socket and asks no broker, unless --connect is
+/// given. Files that are given together are also checked against each other, as for one process or one host. Exit code
+/// 78 when anything is wrong; with --connect 69 when a cluster does not answer or refuses this client.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// A configuration file, of either side; give it several times for several links
     #[arg(short = 'c', long = "config", value_name = "FILE", required = true, num_args = 1..)]
     files: Vec<PathBuf>,
+    /// Also ask the brokers, for 10 s per file at most: whether they let us in, what there is to read, and whether the
+    /// destination's topics would keep records as they are. Joins no group and changes nothing
+    #[arg(long)]
+    connect: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -39,7 +46,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let pages: Vec<String> = right.iter().map(page).collect();
     print(&pages.join("\n"))?;
-    if wrong.is_empty() { Ok(()) } else { Err(Failure { exit: Exit::Config, lines: wrong }) }
+    if !wrong.is_empty() {
+        return Err(Failure { exit: Exit::Config, lines: wrong });
+    }
+    if arguments.connect { connect(&right) } else { Ok(()) }
+}
+
+/// Asks the clusters. Problems end the command; warnings are for people to weigh.
+fn connect(files: &[Loaded<Config>]) -> Result<(), Failure> {
+    let Preflight { lines, problems } = preflight::run(files);
+    print(&format!("\n{}\n", lines.join("\n")))?;
+    if problems.is_empty() { Ok(()) } else { Err(Failure { exit: Exit::Unavailable, lines: problems }) }
 }
 
 /// What one file says, for people.

@@ -8,6 +8,7 @@ pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod keygen;
+mod preflight;
 pub(crate) mod ready;
 pub(crate) mod serve;
 pub(crate) mod version;

@@ -1,7 +1,7 @@
 //! Looks at a destination before anything is sent there: can it be reached, and would it keep records as they are?
 //!
-//! Changes nothing at the cluster. Bounded in time: [`CONNECT_TIMEOUT`] to get in, then one call for the
-//! configuration of at most [`MAX_TOPICS`] topics.
+//! Changes nothing at the cluster. Bounded: [`CONNECT_TIMEOUT`] for everything together, to get in and one call for
+//! the configuration of at most [`MAX_TOPICS`] topics.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,10 +15,12 @@ use ddc_kafka::settings::Role;
 use super::kafka::Producer;
 use crate::config::EgressConfig;
 
-/// How long the cluster has to answer, TLS and SASL included.
+/// How long the cluster has to answer everything that is asked, TLS and SASL included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Topics whose configuration is looked at.
 pub const MAX_TOPICS: usize = 500;
+/// What is left for the topics' configuration when getting in took nearly all the time.
+const LEAST: Duration = Duration::from_secs(1);
 /// Retention below this deletes records of a week-old backlog as soon as they are written.
 const ENOUGH_RETENTION: Duration = Duration::from_hours(7 * 24);
 
@@ -64,7 +66,8 @@ pub fn preflight(config: &EgressConfig, topics: &[String]) -> Vec<Finding> {
 }
 
 fn look(config: &EgressConfig, topics: &[String], patience: Duration) -> Vec<Finding> {
-    let there = match connect(config, patience) {
+    let deadline = Instant::now() + patience;
+    let there = match connect(config, deadline) {
         Ok(there) => there,
         Err(finding) => return vec![finding],
     };
@@ -73,24 +76,23 @@ fn look(config: &EgressConfig, topics: &[String], patience: Duration) -> Vec<Fin
     let (known, missing) = candidates(config, topics, &there);
     for topic in missing {
         findings.push(if config.sink.create_topics {
-            found(Severity::Good, format!("topic {topic} does not exist yet and will be created"))
+            found(Severity::Good, format!("topic {topic} does not exist yet and will be created; with the cluster's defaults for retention, timestamp limits and sizes; check again once it is there"))
         } else {
             found(Severity::Warning, format!("topic {topic} does not exist and create_topics = false: its records wait, and those behind them; create it"))
         });
     }
-    findings.extend(look_at_topics(config, &known));
+    findings.extend(look_at_topics(config, &known, deadline));
     findings
 }
 
 /// Gets in, and returns the names of the topics.
-fn connect(config: &EgressConfig, patience: Duration) -> Result<Vec<String>, Finding> {
+fn connect(config: &EgressConfig, deadline: Instant) -> Result<Vec<String>, Finding> {
     let problem = |text: String| found(Severity::Problem, text);
     let native =
         config.sink.client.build(&config.kafka_role()).map_err(|error| problem(error.to_string()))?;
     let reporter = Reporter::new(config.link.name.as_str(), "check");
     let producer =
         Producer::new(native, reporter.clone(), false).map_err(|error| problem(error.to_string()))?;
-    let deadline = Instant::now() + patience;
     loop {
         let error = match producer.topics(Duration::from_secs(1)) {
             Ok(topics) => return Ok(topics),
@@ -125,7 +127,7 @@ fn candidates(config: &EgressConfig, topics: &[String], there: &[String]) -> (Ve
     (known.into_iter().take(MAX_TOPICS).collect(), missing.into_iter().collect())
 }
 
-fn look_at_topics(config: &EgressConfig, topics: &[String]) -> Vec<Finding> {
+fn look_at_topics(config: &EgressConfig, topics: &[String], deadline: Instant) -> Vec<Finding> {
     if topics.is_empty() {
         return Vec::new();
     }
@@ -141,7 +143,8 @@ fn look_at_topics(config: &EgressConfig, topics: &[String]) -> Vec<Finding> {
         Err(error) => return unknown(error.to_string()),
     };
     let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-    match admin.topic_configs(&names, CONNECT_TIMEOUT) {
+    let left = deadline.saturating_duration_since(Instant::now()).max(LEAST);
+    match admin.topic_configs(&names, left) {
         Err(error) => unknown(error.to_string()),
         Ok(answers) => answers
             .into_iter()
@@ -243,7 +246,7 @@ mod tests {
         mock.create_topic("a-there", 1, 1).unwrap();
         let config = config(&mock.bootstrap_servers());
         let wanted = ["there".to_owned(), "absent".to_owned(), "orders".to_owned()];
-        let there = connect(&config, CONNECT_TIMEOUT).unwrap();
+        let there = connect(&config, Instant::now() + CONNECT_TIMEOUT).unwrap();
         let (known, missing) = candidates(&config, &wanted, &there);
         assert_eq!(
             (known, missing),

@@ -4,6 +4,7 @@ pub mod commit;
 pub mod kafka;
 pub mod metadata;
 pub mod outlet;
+pub mod preflight;
 pub mod start;
 mod starting;
 mod topics;
