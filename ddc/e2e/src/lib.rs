@@ -1,1 +1,28 @@
-//! End-to-end tests with real brokers, real sockets and network namespaces.
+//! End-to-end tests with real brokers, real sockets and the real `ddc` binary. This is their harness.
+//!
+//! ```text
+//!  produce ─▶ source Broker ─▶ ddc ingress ═ UDP, loopback ═▶ ddc egress ─▶ destination Broker
+//!                  └──────────────── verify: every record, every field ──────────────┘
+//! ```
+//!
+//! | module      | what it is for                                                             |
+//! |-------------|----------------------------------------------------------------------------|
+//! | [`broker`]  | Apache Kafka as a process of our own: started, killed, restarted           |
+//! | [`cluster`] | topics: created, deleted, given more partitions                            |
+//! | [`proxy`]   | the `ddc` binary with a generated configuration: signals, log, admin API   |
+//! | [`produce`] | records of every kind, once or as a steady load                            |
+//! | [`verify`]  | reads both clusters and compares; names what is lost, doubled, moved       |
+//! | [`wait`]    | waiting with a deadline, never a bare sleep                                |
+//! | [`reaper`]  | no process outlives the tests, however they end                            |
+//!
+//! What goes wrong here panics: the test has failed, and the place says where. It never hides what a proxy did.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a harness of tests: what goes wrong must fail the test")]
+
+pub mod broker;
+pub mod cluster;
+pub mod produce;
+pub mod proxy;
+pub mod reaper;
+pub mod verify;
+pub mod wait;
