@@ -31,6 +31,8 @@ pub(crate) struct Egress {
     delivered: BTreeMap<i32, (BTreeSet<i64>, i64)>,
     pub(crate) known: BTreeMap<i32, Known>,
     pub(crate) deliveries: u64,
+    /// Records that filled a reported hole.
+    pub(crate) late: u64,
     pub(crate) refused: u64,
 }
 
@@ -38,9 +40,13 @@ const WINDOW: usize = 4 << 20;
 
 impl Egress {
     pub(crate) fn begin(base: Instant, now: Time, former: Option<Egress>, keep_state: bool) -> Self {
-        let (stored, known, deliveries, refused) = match former {
-            Some(former) if keep_state => (former.stored, former.known, former.deliveries, former.refused),
-            Some(former) => (Default::default(), former.known, former.deliveries, former.refused),
+        let (stored, known, deliveries, late, refused) = match former {
+            Some(former) if keep_state => {
+                (former.stored, former.known, former.deliveries, former.late, former.refused)
+            }
+            Some(former) => {
+                (Default::default(), former.known, former.deliveries, former.late, former.refused)
+            }
             None => Default::default(),
         };
         let mut keyring = Keyring::default();
@@ -68,6 +74,7 @@ impl Egress {
             delivered: BTreeMap::new(),
             known,
             deliveries,
+            late,
             refused,
         }
     }
@@ -106,7 +113,7 @@ impl Egress {
                                 &mut self.positions,
                                 &mut self.delivered,
                                 &mut self.known,
-                                &mut self.deliveries,
+                                (&mut self.deliveries, &mut self.late),
                                 chunk.unwrap(),
                                 logs,
                             );
@@ -138,7 +145,7 @@ fn deliver(
     positions: &mut Positions,
     delivered: &mut BTreeMap<i32, (BTreeSet<i64>, i64)>,
     known: &mut BTreeMap<i32, Known>,
-    deliveries: &mut u64,
+    (deliveries, late): (&mut u64, &mut u64),
     chunk: ddc_wire::Chunk<'_>,
     logs: &BTreeMap<i32, Log>,
 ) {
@@ -165,6 +172,7 @@ fn deliver(
             }
             Disposition::Late => {
                 assert!(mine.insert(record.offset), "partition {partition}: {} twice, late", record.offset);
+                *late += 1;
             }
             Disposition::Duplicate => continue,
             Disposition::Ahead => panic!("nobody replays"),

@@ -374,13 +374,14 @@ fn any_weather() {
     };
     // Half of the seeds on each of two threads.
     let run = |odd: u64| {
-        let (mut delivered, mut lost, mut refused) = (0, 0, 0);
+        let (mut delivered, mut lost, mut refused, mut late) = (0, 0, 0, 0);
         for seed in seeds.clone().filter(|seed| seeds.end - seeds.start == 1 && odd == 0 || seed % 2 == odd) {
             match catch_unwind(AssertUnwindSafe(|| scenario(seed))) {
                 Ok(world) => {
                     lost += world.diode.lost;
                     let egress = world.egress.expect("mended");
                     delivered += egress.deliveries;
+                    late += egress.late;
                     refused += egress.refused;
                 }
                 Err(panic) => {
@@ -389,20 +390,26 @@ fn any_weather() {
                 }
             }
         }
-        (delivered, lost, refused)
+        (delivered, lost, refused, late)
     };
     let totals = std::thread::scope(|scope| {
         let halves = [0, 1].map(|odd| scope.spawn(move || run(odd)));
         halves.map(|half| half.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
-    let sum = totals.iter().fold((0, 0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1, sum.2 + part.2));
+    let sum = totals
+        .iter()
+        .fold((0, 0, 0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1, sum.2 + part.2, sum.3 + part.3));
     println!(
-        "{} scenarios: {} records delivered, {} datagrams lost, {} refused",
+        "{} scenarios: {} records delivered, {} of them late, {} datagrams lost, {} refused",
         seeds.end - seeds.start,
         sum.0,
+        sum.3,
         sum.1,
         sum.2
     );
+    if seeds.end - seeds.start >= 100 {
+        assert!(sum.3 > 0, "no reported hole was ever filled by what was sent again");
+    }
     assert!(sum.0 > 0, "no record was delivered in any scenario");
 }
 
