@@ -9,6 +9,7 @@
 //! |-------------|----------------------------------------------------------------------------|
 //! | [`broker`]  | Apache Kafka as a process of our own: started, killed, restarted           |
 //! | [`cluster`] | topics: created, deleted, given more partitions                            |
+//! | [`netns`]   | a software diode: namespaces and a bridge that passes one direction only   |
 //! | [`proxy`]   | the `ddc` binary with a generated configuration: signals, log, admin API   |
 //! | [`produce`] | records of every kind, once or as a steady load                            |
 //! | [`verify`]  | reads both clusters and compares; names what is lost, doubled, moved       |
@@ -21,6 +22,7 @@
 
 pub mod broker;
 pub mod cluster;
+pub mod netns;
 pub mod produce;
 pub mod proxy;
 pub mod reaper;

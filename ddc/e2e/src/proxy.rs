@@ -9,11 +9,14 @@ use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+pub use toml::Value as TomlValue;
 
 use crate::broker::free_block;
 use crate::reaper;
@@ -25,10 +28,10 @@ const READY: Duration = Duration::from_secs(40);
 /// Lines of a log that a failing test shows.
 const SHOWN: usize = 60;
 
-/// What both sides of a link share. Its directory lives as long as it does.
+/// What both sides of a link share. Its directory lives as long as it and its processes do.
 pub struct Link {
     name: String,
-    directory: TempDir,
+    directory: Arc<TempDir>,
     ports: u16,
     /// The ingress's configuration, for its next start.
     pub ingress: Settings,
@@ -55,6 +58,17 @@ impl Settings {
         self
     }
 
+    /// Takes a key away, if it is there.
+    pub fn remove(&mut self, path: &str) -> &mut Self {
+        let (tables, key) = path.rsplit_once('.').expect("every key is in a table");
+        let table =
+            tables.split('.').try_fold(&mut self.0, |table, name| table.get_mut(name)?.as_table_mut());
+        if let Some(table) = table {
+            table.remove(key);
+        }
+        self
+    }
+
     /// Sets a property of librdkafka; `table` is `source` or `sink`.
     pub fn property(&mut self, table: &str, name: &str, value: impl Into<toml::Value>) -> &mut Self {
         let entry = self.0[table]["kafka"].as_table_mut().expect("it is a table");
@@ -67,7 +81,7 @@ impl Settings {
 impl Link {
     /// A link named `name` (which must be unique in a run, since it names the consumer group) from one cluster to another.
     pub fn new(name: &str, source: &str, destination: &str, topics: &[&str]) -> Link {
-        let directory = tempfile::Builder::new().prefix("ddc-e2e-link-").tempdir().unwrap();
+        let directory = Arc::new(tempfile::Builder::new().prefix("ddc-e2e-link-").tempdir().unwrap());
         let ports = free_block(3);
         let key = directory.path().join("link.key");
         let made =
@@ -143,6 +157,8 @@ pub struct Proxy {
     log_start: u64,
     admin: u16,
     ended: bool,
+    // Removed when the last of its users goes.
+    _directory: Arc<TempDir>,
 }
 
 impl Proxy {
@@ -162,7 +178,15 @@ impl Proxy {
             .spawn()
             .expect("ddc can be run");
         reaper::watch(&child);
-        Proxy { name: format!("{} {side}", link.name), child, log: path, log_start, admin, ended: false }
+        Proxy {
+            name: format!("{} {side}", link.name),
+            child,
+            log: path,
+            log_start,
+            admin,
+            ended: false,
+            _directory: Arc::clone(&link.directory),
+        }
     }
 
     /// Asks the admin listener; status code and body. An error: it does not answer.
@@ -234,8 +258,8 @@ impl Proxy {
 
     /// What this process has logged.
     pub fn log(&self) -> String {
-        let text = fs::read(&self.log).unwrap();
-        String::from_utf8_lossy(&text[self.log_start as usize..]).into_owned()
+        let text = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(text.get(self.log_start as usize..).unwrap_or_default()).into_owned()
     }
 
     /// The missing ranges that this process's log names. It must agree with `/status`, which keeps the last hundred.
@@ -313,7 +337,7 @@ impl Drop for Proxy {
 }
 
 /// The binary under test: `DDC_BIN`, else the one beside the tests.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("DDC_BIN").map_or_else(
         || {
             let tests = std::env::current_exe().unwrap();

@@ -73,6 +73,7 @@ impl Reader {
             .set("auto.offset.reset", "error")
             .set("allow.auto.create.topics", "false")
             .set("fetch.queue.backoff.ms", "1")
+            .set("fetch.wait.max.ms", "20")
             .set("reconnect.backoff.max.ms", "500")
             .create()
             .unwrap();
@@ -87,19 +88,20 @@ impl Reader {
         if let Some(error) = found.error() {
             return Err(format!("{error:?}"));
         }
-        let mut ends = BTreeMap::new();
+        let (mut ends, mut new) = (BTreeMap::new(), TopicPartitionList::new());
         for partition in found.partitions() {
             let (low, high) = self
                 .consumer
                 .fetch_watermarks(&self.topic, partition.id(), CALL)
                 .map_err(|error| error.to_string())?;
             if !self.next.contains_key(&partition.id()) {
-                let mut list = TopicPartitionList::new();
-                list.add_partition_offset(&self.topic, partition.id(), Offset::Offset(low)).unwrap();
-                self.consumer.incremental_assign(&list).map_err(|error| error.to_string())?;
+                new.add_partition_offset(&self.topic, partition.id(), Offset::Offset(low)).unwrap();
                 self.next.insert(partition.id(), low);
             }
             ends.insert(partition.id(), high);
+        }
+        if new.count() > 0 {
+            self.consumer.incremental_assign(&new).map_err(|error| error.to_string())?;
         }
         let start = Instant::now();
         while ends.iter().any(|(partition, end)| self.next[partition] < *end) {

@@ -1,19 +1,12 @@
 //! Every field of every kind of record arrives as it was written.
 
-use std::time::Duration;
-
 use ddc_e2e::broker::Pair;
-use ddc_e2e::cluster::Cluster;
 use ddc_e2e::produce::Producer;
 use ddc_e2e::proxy::Link;
 use ddc_e2e::verify::Crossing;
 use ddc_e2e::wait::timed;
 
-const LIMIT: Duration = Duration::from_secs(40);
-
-fn clusters(pair: &Pair) -> (Cluster, Cluster) {
-    (Cluster::new(&pair.source.plaintext()), Cluster::new(&pair.destination.plaintext()))
-}
+use crate::{LIMIT, clusters};
 
 fn every_field(pair: &Pair) {
     let (source, destination) = clusters(pair);
