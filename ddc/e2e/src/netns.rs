@@ -45,7 +45,7 @@ const CONNECTIONS: u32 = 256;
 /// The namespaces, removed with all that is in them on drop. Processes inside must have ended by then.
 pub struct Diode {
     source: String,
-    diode: String,
+    between: String,
     destination: String,
     lent: Vec<Lent>,
 }
@@ -102,7 +102,7 @@ impl Diode {
         // Made before anything is, so that its drop removes whatever a failing step leaves.
         let diode = Diode {
             source: format!("ddc-e2e-s-{id}"),
-            diode: format!("ddc-e2e-b-{id}"),
+            between: format!("ddc-e2e-b-{id}"),
             destination: format!("ddc-e2e-d-{id}"),
             lent: Vec::new(),
         };
@@ -122,7 +122,7 @@ impl Diode {
     }
 
     fn names(&self) -> [&str; 3] {
-        [&self.source, &self.diode, &self.destination]
+        [&self.source, &self.between, &self.destination]
     }
 
     fn name(&self, end: End) -> &str {
@@ -133,7 +133,7 @@ impl Diode {
     }
 
     fn wire(&self) {
-        let bridge = &self.diode;
+        let bridge = &self.between;
         ip(bridge, "link add bridge type bridge stp_state 0 mcast_snooping 0");
         for (name, port, address, mac) in [
             (&self.source, "to-source", SOURCE, SOURCE_MAC),
@@ -163,7 +163,7 @@ impl Diode {
             ),
         };
         nft(
-            &self.diode,
+            &self.between,
             &format!(
                 "table bridge diode {{
                    counter entered {{ }}
@@ -215,7 +215,8 @@ impl Diode {
         }
         wait::until("both ports of the bridge forward", UP, || {
             let ports: Value =
-                serde_json::from_str(&output("bridge", &["-n", &self.diode, "-j", "link", "show"])).unwrap();
+                serde_json::from_str(&output("bridge", &["-n", &self.between, "-j", "link", "show"]))
+                    .unwrap();
             let states: Vec<_> = ports.as_array().unwrap().iter().map(|port| port["state"].clone()).collect();
             if states == ["forwarding", "forwarding"] { Ok(()) } else { Err(format!("{states:?}")) }
         });
@@ -223,7 +224,7 @@ impl Diode {
 
     /// Takes the diode's rules away: frames pass in both directions, uncounted by the diode. Shows that a test would notice.
     pub fn open_both_ways(&self) {
-        nft(&self.diode, "delete chain bridge diode forward");
+        nft(&self.between, "delete chain bridge diode forward");
     }
 
     /// Does something at one end of the link. Sockets made, processes and threads started there stay there.
@@ -241,7 +242,7 @@ impl Diode {
 
     /// What was counted so far.
     pub fn frames(&self) -> Frames {
-        let diode = counters(&self.diode);
+        let diode = counters(&self.between);
         let (source, destination) = (self.interface(End::Source), self.interface(End::Destination));
         let own =
             |interface: &Value, direction: &str| interface["stats64"][direction]["packets"].as_u64().unwrap();
