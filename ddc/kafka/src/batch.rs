@@ -39,6 +39,8 @@ pub struct ReadQueue<C: ConsumerContext + 'static> {
     /// Owned messages: the first `filled` slots. The length is the most records of one batch.
     slots: Vec<*mut RDKafkaMessage>,
     filled: usize,
+    /// What is filled was kept by [`Batch::keep`]: the next read gives it once more.
+    kept: bool,
     // Queues before the consumer, fields are dropped in this order.
     attached: HashMap<(String, i32), OwnedQueue>,
     queue: OwnedQueue,
@@ -58,6 +60,7 @@ impl<C: ConsumerContext + 'static> ReadQueue<C> {
         ReadQueue {
             slots: vec![ptr::null_mut(); batch_records.clamp(1, 65_536)],
             filled: 0,
+            kept: false,
             attached: HashMap::new(),
             queue: OwnedQueue::new(&*consumer),
             consumer,
@@ -83,8 +86,9 @@ impl<C: ConsumerContext + 'static> ReadQueue<C> {
         true
     }
 
-    /// Forgets a partition that was taken away. librdkafka stops its forwarding by itself.
+    /// Forgets a partition that was taken away, and what was kept of it. librdkafka stops its forwarding by itself.
     pub fn detach(&mut self, topic: &str, partition: i32) {
+        self.forget_kept(topic, partition);
         self.attached.remove(&(topic.to_owned(), partition));
     }
 
@@ -110,17 +114,39 @@ impl<C: ConsumerContext + 'static> ReadQueue<C> {
 
     /// Takes what is there, up to the batch size; when nothing is, waits until the first record comes, `timeout` at
     /// most, and takes what came with it. An empty batch means nothing came.
+    /// What the last batch [kept](Batch::keep) comes first, and alone.
     pub fn read(&mut self, timeout: Duration) -> Batch<'_> {
-        self.free();
-        self.fill(self.slots.len(), Duration::ZERO);
-        if self.filled == 0 && !timeout.is_zero() {
-            // librdkafka waits until it has all it was asked for: so it is asked for one.
-            self.fill(1, timeout);
-            if self.filled == 1 {
-                self.fill(self.slots.len() - 1, Duration::ZERO);
+        if !std::mem::take(&mut self.kept) {
+            self.free();
+            self.fill(self.slots.len(), Duration::ZERO);
+            if self.filled == 0 && !timeout.is_zero() {
+                // librdkafka waits until it has all it was asked for: so it is asked for one.
+                self.fill(1, timeout);
+                if self.filled == 1 {
+                    self.fill(self.slots.len() - 1, Duration::ZERO);
+                }
             }
         }
-        Batch { slots: &mut self.slots, filled: &mut self.filled }
+        Batch { slots: &mut self.slots, filled: &mut self.filled, kept: &mut self.kept }
+    }
+
+    /// What was kept of a partition is from before it was taken away: it must not be read any more.
+    fn forget_kept(&mut self, topic: &str, partition: i32) {
+        let mut left = 0;
+        for index in 0..self.filled {
+            let message = self.slots[index];
+            // SAFETY: the first `filled` slots hold valid messages.
+            let of = unsafe { &*message };
+            if of.partition == partition && topic_of(of) == topic {
+                // SAFETY: the message is ours, and leaves the filled slots here, so it is freed once.
+                unsafe { sys::rd_kafka_message_destroy(message) };
+            } else {
+                self.slots[left] = message;
+                left += 1;
+            }
+        }
+        self.slots[left..self.filled].fill(ptr::null_mut());
+        self.filled = left;
     }
 
     fn fill(&mut self, most: usize, timeout: Duration) {
@@ -162,9 +188,20 @@ fn free(slots: &mut [*mut RDKafkaMessage], filled: &mut usize) {
 pub struct Batch<'q> {
     slots: &'q mut Vec<*mut RDKafkaMessage>,
     filled: &'q mut usize,
+    kept: &'q mut bool,
 }
 
 impl Batch<'_> {
+    /// Ends the batch, but keeps everything from item `from` on for the next read: there is no room for it now. What
+    /// is kept of a partition goes when the partition is taken away.
+    pub fn keep(self, from: usize) {
+        let first = from.min(*self.filled);
+        free(&mut self.slots[..first], &mut { first });
+        self.slots[..*self.filled].rotate_left(first);
+        *self.filled -= first;
+        *self.kept = *self.filled > 0;
+    }
+
     /// Records and errors in it.
     pub fn len(&self) -> usize {
         *self.filled
@@ -186,7 +223,9 @@ impl Batch<'_> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        free(self.slots, self.filled);
+        if !*self.kept {
+            free(self.slots, self.filled);
+        }
     }
 }
 

@@ -288,6 +288,64 @@ fn nothing_of_a_released_partition_is_read_afterwards() {
     assert_eq!(run.records[&taken].len(), seen);
 }
 
+/// A caller without room leaves a batch in the middle and serves the group meanwhile.
+#[test]
+fn what_a_batch_keeps_is_read_next_unless_its_partition_was_released() {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("t", 2, 1).unwrap();
+    for partition in 0..2 {
+        produce(&mock, "t", partition, 0, 400);
+    }
+    let mut member = member(&mock, "g");
+    let mut list = TopicPartitionList::new();
+    for partition in 0..2 {
+        list.add_partition_offset("t", partition, Offset::Beginning).unwrap();
+    }
+    member.assign(&list).unwrap();
+    let mut offsets = [Vec::new(), Vec::new()];
+    let mut step = 0;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut read = |member: &mut GroupMember, offsets: &mut [Vec<i64>; 2]| {
+        assert!(Instant::now() < deadline, "{offsets:?}");
+        while let Some(event) = member.serve() {
+            assert!(!matches!(event, GroupEvent::Stray { .. }), "{event:?}");
+        }
+        let batch = member.read(Duration::from_millis(10));
+        step += 1;
+        let most = [batch.len(), 0, batch.len() / 2, 1][step % 4];
+        for record in batch.iter().take(most) {
+            let record = record.unwrap();
+            offsets[record.partition() as usize].push(record.offset());
+        }
+        batch.keep(most);
+    };
+    while offsets.iter().any(|offsets| offsets.len() < 100) {
+        read(&mut member, &mut offsets);
+    }
+    // Released with kept records, then taken up again from an earlier offset: nothing of the kept ones comes.
+    member
+        .release(&{
+            let mut gone = TopicPartitionList::new();
+            gone.add_partition("t", 0);
+            gone
+        })
+        .unwrap();
+    let before = offsets[0].len();
+    for _ in 0..20 {
+        read(&mut member, &mut offsets);
+    }
+    assert_eq!(offsets[0].len(), before, "a released partition is not read");
+    let mut again = TopicPartitionList::new();
+    again.add_partition_offset("t", 0, Offset::Offset(5)).unwrap();
+    member.assign(&again).unwrap();
+    while offsets[0].len() < before + 395 || offsets[1].len() < 400 {
+        read(&mut member, &mut offsets);
+    }
+    assert_eq!(offsets[1], (0..400).collect::<Vec<_>>());
+    assert_eq!(offsets[0][..before], (0..before as i64).collect::<Vec<_>>());
+    assert_eq!(offsets[0][before..], (5..400).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_commit_that_is_refused_or_unanswered_says_so() {
     let mock = MockCluster::new(1).unwrap();
