@@ -27,7 +27,7 @@ pub struct StateDir {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The system refused.
-    #[error("state {what} {}: {error}; run: install -d -m 0700 -o \"$(id -un)\" {}", path.display(), directory.display())]
+    #[error("state {what} {}: {error}; {}", path.display(), mend(error, directory))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -49,6 +49,22 @@ pub enum StateError {
         /// What is wrong with it.
         problem: String,
     },
+}
+
+/// What the operator can do about it.
+fn mend(error: &io::Error, directory: &Path) -> String {
+    let directory = directory.display();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("make room on the file system of {directory}; it is tried again")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            format!(
+                "make {directory} writable (systemd: ReadWritePaths or StateDirectory); it is tried again"
+            )
+        }
+        _ => format!("run: install -d -m 0700 -o \"$(id -un)\" {directory}"),
+    }
 }
 
 impl StateDir {
@@ -145,6 +161,20 @@ mod tests {
         assert!(matches!(StateDir::open(temporary.path()), Err(StateError::InUse(_))));
         drop(state);
         assert!(StateDir::open(temporary.path()).is_ok());
+    }
+
+    #[test]
+    fn a_full_disk_is_not_answered_with_a_change_of_rights() {
+        let failed = |kind: io::ErrorKind| StateError::Io {
+            what: "file cannot be written:",
+            path: "/s/n".into(),
+            directory: "/s".into(),
+            error: kind.into(),
+        };
+        let full = failed(io::ErrorKind::StorageFull).to_string();
+        assert!(full.contains("make room on the file system of /s") && !full.contains("install"), "{full}");
+        let denied = failed(io::ErrorKind::PermissionDenied).to_string();
+        assert!(denied.contains("install -d -m 0700"), "{denied}");
     }
 
     #[test]

@@ -21,10 +21,10 @@ use ddc_telemetry::catalogue::IngressMetrics;
 use ddc_telemetry::exposition::LinkMetrics;
 use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::notify::Tick;
-use ddc_telemetry::reasons::SendErrorReason;
+use ddc_telemetry::reasons::{DropReason, SendErrorReason};
 use ddc_udp::clock::{sleep_until, use_exact_timers, wall_clock_micros, wall_minus_boot_micros};
 use ddc_udp::{SendError, SenderOptions, SenderSocket};
-use ddc_wire::{GoodbyeReason, KeyId, Session};
+use ddc_wire::{GoodbyeReason, KeyId, Prelude, Session};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::session;
@@ -36,8 +36,9 @@ use crate::state::StateDir;
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait for a block: it bounds how late a stop and the watchdog are served.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
-/// How long the end of a session may take: what was begun is sent, at the link's rate, then the goodbyes.
-const GOODBYE_BOUND: Duration = Duration::from_secs(20);
+/// How long the last goodbye may take on a stop: what was begun is sent, at the link's rate, then the goodbyes.
+/// A session that ends for a new key has no such bound: nothing of it may be left behind.
+pub(super) const GOODBYE_BOUND: Duration = Duration::from_secs(2);
 /// Waits of the pacer that are shorter are slept exactly.
 const EXACT_WAIT: Duration = Duration::from_micros(200);
 /// Between two tries of what cannot work now: a first session without a clock, an interface that is down.
@@ -58,8 +59,12 @@ pub(crate) struct LinkThread {
     datagrams: Datagrams,
     /// What was reported of the present session's totals.
     reported: Totals,
-    /// Blocks sent in the sessions before.
+    /// Blocks taken in the sessions before, and those that the present one refused: what turns the session's block
+    /// numbers into the source's.
     blocks_before: u64,
+    /// Whether the block taken last is not the last fragment of its batch: a session may not end there by itself,
+    /// because the far end joins the fragments of one session only.
+    mid_batch: bool,
     limit: RateLimit<&'static str>,
     rate: super::RateCell,
     seal: super::SealCell,
@@ -98,6 +103,7 @@ impl LinkThread {
             datagrams: Datagrams::default(),
             reported: Totals::default(),
             blocks_before: 0,
+            mid_batch: false,
             limit: RateLimit::new(Duration::from_secs(10)),
             rate,
             seal,
@@ -117,17 +123,33 @@ impl LinkThread {
                     self.goodbye(&mut sender, GoodbyeReason::Stop, tick);
                     break;
                 }
-                End::NewKey => self.goodbye(&mut sender, GoodbyeReason::NewSession, tick),
-                // No goodbye: its packet numbers may have been used by the copy that went on.
-                End::ClockJump => {
-                    tracing::warn!(
-                        link = &*self.link,
-                        "the machine was stopped and taken up again: a new session begins"
-                    );
+                End::GivenUp => break,
+                End::NewKey => {
+                    if !self.goodbye(&mut sender, GoodbyeReason::NewSession, tick) {
+                        break;
+                    }
                 }
+                // No goodbye: its packet numbers may have been used by the copy that went on.
+                End::ClockJump => tracing::warn!(
+                    link = &*self.link,
+                    "the wall clock jumped against the time since boot (it was set, or this machine was restored from \
+                     a snapshot): a new session begins, and what was not committed is sent again"
+                ),
             }
+            self.close(&sender);
         }
-        self.shared.link_done.store(true, Ordering::Release);
+    }
+
+    /// Ends the accounts of a session. Blocks that it took and did not send whole keep their numbers, so that what
+    /// comes after them is not taken for them; the source learns that they are lost before it learns those numbers,
+    /// and reads again from what the group has committed.
+    fn close(&mut self, sender: &Sender) {
+        let lost = sender.blocks_waiting();
+        if lost > 0 {
+            self.shared.blocks_lost.fetch_add(lost, Ordering::Release);
+        }
+        self.blocks_before += sender.totals().blocks + lost;
+        self.shared.sent_blocks.store(self.blocks_before, Ordering::Release);
     }
 
     /// Begins a session; waits while none may begin. `None` on a stop before that.
@@ -215,6 +237,7 @@ impl LinkThread {
     ) -> End {
         let clocks = wall_minus_boot_micros();
         let mut next_heartbeat = Instant::now();
+        let mut new_key = false;
         loop {
             tick.mark();
             let now = Instant::now();
@@ -222,11 +245,12 @@ impl LinkThread {
                 if wall_minus_boot_micros().abs_diff(clocks) > CLOCK_JUMP_MICROS {
                     return End::ClockJump;
                 }
-                if self.seal.get().1 != self.seal_change {
-                    return End::NewKey;
-                }
+                new_key = self.seal.get().1 != self.seal_change;
                 next_heartbeat = now + HEARTBEAT_EVERY;
                 self.heartbeat(sender, now);
+            }
+            if new_key && !self.mid_batch {
+                return End::NewKey;
             }
             if self.shared.stop.load(Ordering::Relaxed) {
                 let by = *stop_by.get_or_insert(now + bound);
@@ -235,15 +259,16 @@ impl LinkThread {
                     return End::Stop;
                 }
             }
-            while sender.ready() {
+            while sender.ready() && (self.mid_batch || !new_key) {
                 let Ok(block) = self.blocks.try_recv() else { break };
                 self.take(sender, now, block);
             }
             match sender.poll(now, &mut self.datagrams) {
                 Step::Send => {
-                    if self.send(tick) {
-                        self.report(sender);
+                    if !self.send(tick) {
+                        return End::GivenUp;
                     }
+                    self.report(sender);
                 }
                 Step::Wait(until) => {
                     self.metrics.pace_waits.inc();
@@ -273,12 +298,14 @@ impl LinkThread {
                 self.take(sender, Instant::now(), block);
             }
             Err(RecvTimeoutError::Timeout) => {}
-            // The source thread has ended; a stop follows.
+            // The source thread has ended: a stop follows, or is under way.
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(wait),
         }
     }
 
-    fn take(&self, sender: &mut Sender, now: Instant, block: PackedBlock) {
+    fn take(&mut self, sender: &mut Sender, now: Instant, block: PackedBlock) {
+        self.mid_batch =
+            Prelude::decode(&block.bytes).is_ok_and(|(prelude, _)| prelude.fragment + 1 < prelude.fragments);
         self.shared.queued_bytes.fetch_sub(block.bytes.len() as u64, Ordering::Relaxed);
         self.metrics.compressed_bytes.add(block.bytes.len() as u64);
         self.metrics.record_bytes_sent.add(block.record_bytes);
@@ -289,7 +316,13 @@ impl LinkThread {
         }
         if let Err(error) = sender.push(now, block.bytes, block.full, block.records) {
             // The packer's blocks fit the sender's code, and there was room: both are made from one configuration.
-            tracing::error!(link = &*self.link, %error, "a packed block was refused by the sender; its records are lost");
+            // It keeps its number all the same, see `close`.
+            self.shared.blocks_lost.fetch_add(1, Ordering::Release);
+            self.blocks_before += 1;
+            if let Some(suppressed) = self.limit.allow("refused", now) {
+                tracing::error!(link = &*self.link, %error, suppressed,
+                    "a packed block was refused by the sender, a fault of this program; its records are read again");
+            }
         }
     }
 
@@ -325,6 +358,9 @@ impl LinkThread {
                 Ok(sent) => left = &left[sent..],
                 Err(error) => {
                     self.metrics.send_errors.inc(send_error_reason(&error));
+                    if matches!(error, SendError::Busy) {
+                        self.metrics.send_buffer_full.inc();
+                    }
                     if let Some(suppressed) = self.limit.allow("send", Instant::now()) {
                         tracing::warn!(link = &*self.link, %error, suppressed, "datagrams cannot be sent; they are tried again");
                     }
@@ -335,6 +371,7 @@ impl LinkThread {
                     if self.shared.stop.load(Ordering::Relaxed)
                         && self.shared.source_done.load(Ordering::Acquire)
                     {
+                        self.metrics.common.dropped_packets.add(DropReason::SendError, left.len() as u64);
                         return false;
                     }
                     if !matches!(error, SendError::Busy) {
@@ -364,20 +401,25 @@ impl LinkThread {
         self.reported = totals;
     }
 
-    fn goodbye(&mut self, sender: &mut Sender, reason: GoodbyeReason, tick: &Tick) {
-        let now = Instant::now();
-        sender.goodbye(now, reason);
-        let by = now + GOODBYE_BOUND;
-        while !sender.finished() && Instant::now() < by {
+    /// Sends what the session has begun, and its goodbyes. `false`: given up, on a stop.
+    fn goodbye(&mut self, sender: &mut Sender, reason: GoodbyeReason, tick: &Tick) -> bool {
+        sender.goodbye(Instant::now(), reason);
+        let mut by: Option<Instant> = None;
+        while !sender.finished() {
             tick.mark();
-            match sender.poll(Instant::now(), &mut self.datagrams) {
+            let now = Instant::now();
+            if self.shared.stop.load(Ordering::Relaxed) && now >= *by.get_or_insert(now + GOODBYE_BOUND) {
+                return false;
+            }
+            match sender.poll(now, &mut self.datagrams) {
                 Step::Send => {
-                    if self.send(tick) {
-                        self.report(sender);
+                    if !self.send(tick) {
+                        return false;
                     }
+                    self.report(sender);
                 }
                 Step::Wait(until) => {
-                    sleep_until(until.min(by).min(Instant::now() + LONGEST_WAIT));
+                    sleep_until(until.min(now + LONGEST_WAIT));
                 }
                 Step::Idle => break,
             }
@@ -388,12 +430,19 @@ impl LinkThread {
             records = self.reported.records,
             "session ended"
         );
+        true
     }
 }
 
+#[derive(Debug)]
 enum End {
+    /// Everything is sent, or the bound has passed.
     Stop,
+    /// On a stop, what cannot be sent is left.
+    GivenUp,
+    /// The key was changed and no batch is half sent.
     NewKey,
+    /// See [`CLOCK_JUMP_MICROS`].
     ClockJump,
 }
 
@@ -406,3 +455,6 @@ fn send_error_reason(error: &SendError) -> SendErrorReason {
         SendError::TooLarge { .. } => SendErrorReason::TooBig,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,9 +28,10 @@ pub use shared::{Shared, UNKNOWN_LAG};
 
 use crate::admin::AdminState;
 use crate::config::{self, IngressConfig, LinkKey, Rate, Seal};
-use crate::source::kafka::{BATCH_RECORDS, KafkaSource};
+use crate::source::kafka::{BATCH_RECORDS, KafkaSource, LAST_COMMIT, Parts};
 use crate::state::StateDir;
 use link::LinkThread;
+use shared::OnEnd;
 
 /// Blocks that may wait for the link, however small they are; their bytes are bounded by `[link] buffer`.
 const QUEUED_BLOCKS: usize = 65_536;
@@ -41,7 +42,10 @@ const LEDGER_INTERVAL: Duration = Duration::from_secs(30);
 /// See [`LEDGER_INTERVAL`].
 const LEDGER_CHANGED: Duration = Duration::from_secs(1);
 /// How long a stop waits for what is packed to be sent.
-const DRAIN: Duration = Duration::from_secs(20);
+const DRAIN: Duration = Duration::from_secs(15);
+/// A stop takes no longer than this, also when the brokers and the network are away: [`DRAIN`], the last commit, the
+/// goodbye, and leaving the group. Whoever joins the threads may give up then.
+pub const STOP_BOUND: Duration = Duration::from_secs(25);
 /// A thread that has not moved for this long hangs.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -142,28 +146,35 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
     )
     .with_context(|| format!("link {name}"))?;
     let packer = Packer::new(pack_config(&config), Instant::now()).with_context(|| format!("link {name}"))?;
-    let member = group_member(&config)?;
-    let source = KafkaSource::new(
-        Arc::clone(&config),
-        member,
+    let reporter = Reporter::new(name.as_str(), "source");
+    let source = KafkaSource::new(Parts {
+        config: Arc::clone(&config),
+        member: group_member(&config, reporter.clone())?,
+        reporter,
         packer,
         blocks,
-        Arc::clone(&shared),
+        shared: Arc::clone(&shared),
         state,
-        Arc::clone(&metrics),
-    )
+        metrics: Arc::clone(&metrics),
+    })
     .with_context(|| format!("link {name}: the Kafka source cannot start"))?;
 
     let (source_tick, link_tick) = (
         options.watchdog.register(&format!("{name} source"), Instant::now())?,
         options.watchdog.register(&format!("{name} link"), Instant::now())?,
     );
+    let ended = Arc::clone(&shared);
     let source_thread = std::thread::Builder::new().name(format!("ddc-src-{name}")).spawn(move || {
+        let end = OnEnd(ended, |shared| &shared.source_done);
         source.run(&source_tick, DRAIN);
+        drop(end);
         source_tick.retire();
     })?;
+    let ended = Arc::clone(&shared);
     let link_thread = std::thread::Builder::new().name(format!("ddc-tx-{name}")).spawn(move || {
-        link.run(&link_tick, DRAIN + Duration::from_secs(5));
+        let end = OnEnd(ended, |shared| &shared.link_done);
+        link.run(&link_tick, DRAIN + LAST_COMMIT);
+        drop(end);
         link_tick.retire();
     })?;
     Ok(Ingress {
@@ -309,7 +320,7 @@ fn pack_config(config: &IngressConfig) -> PackConfig {
     }
 }
 
-fn group_member(config: &IngressConfig) -> anyhow::Result<GroupMember> {
+fn group_member(config: &IngressConfig, reporter: Reporter) -> anyhow::Result<GroupMember> {
     let name = config.link.name.as_str();
     let role = Role::Source(SourceSettings {
         group: config.source.group.clone(),
@@ -318,6 +329,6 @@ fn group_member(config: &IngressConfig) -> anyhow::Result<GroupMember> {
     });
     let settings =
         config.source.client.build(&role).with_context(|| format!("link {name}: [source.kafka]"))?;
-    GroupMember::new(&settings, Reporter::new(name, "source"), BATCH_RECORDS)
+    GroupMember::new(&settings, reporter, BATCH_RECORDS)
         .with_context(|| format!("link {name}: the Kafka consumer cannot be made"))
 }

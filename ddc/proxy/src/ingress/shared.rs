@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ddc_wire::SourceState;
 
@@ -11,21 +11,35 @@ use ddc_wire::SourceState;
 pub struct Shared {
     /// Bytes of packed blocks between the source and the kernel.
     pub queued_bytes: AtomicU64,
-    /// Blocks that the link thread has handed to the kernel whole, since the start of the process.
+    /// Blocks that the link thread has handed to the kernel whole, since the start of the process; those in
+    /// [`Shared::blocks_lost`] are among them, so that numbers stay in step.
     pub sent_blocks: AtomicU64,
+    /// Blocks that the link thread took and will not send: their session had to end at once. Raised *before*
+    /// `sent_blocks` passes them. When it moves, nothing that was packed so far may be committed.
+    pub blocks_lost: AtomicU64,
     /// Whether the link thread has nothing to send and the pacer would let it: a lingering block may go.
     pub link_idle: AtomicBool,
     /// Records at the source that were not sent; [`UNKNOWN_LAG`] when nobody knows.
     pub lag: AtomicU64,
     /// Stop reading, send what is packed, commit, end.
     pub stop: AtomicBool,
-    /// The source thread has packed its last block.
+    /// The source thread has packed its last block and made its last commit, or has ended.
     pub source_done: AtomicBool,
-    /// The link thread has sent the last block and its goodbye.
+    /// The link thread has ended: nothing more will be sent.
     pub link_done: AtomicBool,
     state: AtomicU8,
     problems: Mutex<BTreeMap<&'static str, String>>,
     notes: Mutex<BTreeMap<&'static str, serde_json::Value>>,
+}
+
+/// Sets a flag when it is dropped: at the end of a thread, also when the thread panics, so that the other one does not
+/// wait for it.
+pub(super) struct OnEnd(pub(super) Arc<Shared>, pub(super) fn(&Shared) -> &AtomicBool);
+
+impl Drop for OnEnd {
+    fn drop(&mut self) {
+        (self.1)(&self.0).store(true, Ordering::Release);
+    }
 }
 
 /// The lag before the first answer of the source.

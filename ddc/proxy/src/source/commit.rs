@@ -29,6 +29,8 @@ struct SlotLog {
     sent: VecDeque<Sent>,
     committable: Option<Mark>,
     newest: Option<Mark>,
+    /// The last commit failed.
+    again: bool,
 }
 
 /// Marks that were sent within [`RESOLUTION`]: the last of them, and when that one was sent.
@@ -55,6 +57,18 @@ impl CommitLog {
         self.slots.remove(&slot);
     }
 
+    /// Forgets every slot: nothing that was packed so far may be committed any more.
+    pub fn forget_all(&mut self) {
+        self.slots.clear();
+    }
+
+    /// A commit of this slot failed: what it may commit is taken again, also when nothing newer comes.
+    pub fn again(&mut self, slot: Slot) {
+        if let Some(log) = self.slots.get_mut(&slot) {
+            log.again = true;
+        }
+    }
+
     /// Notes what block number `block` covers once it is sent. Blocks come in rising order; the entries are bounded
     /// by the blocks that may wait for the link.
     pub fn packed(&mut self, block: u64, marks: &[Mark]) {
@@ -77,9 +91,14 @@ impl CommitLog {
         }
     }
 
-    /// What may be committed now and was not taken before, by slot.
+    /// What may be committed now and was not taken before, or was and failed, by slot.
     pub fn take_committable(&mut self, now: Instant) -> Vec<Mark> {
-        self.slots.values_mut().filter_map(|log| log.take(now, self.delay)).collect()
+        let take = |log: &mut SlotLog| {
+            let taken = log.take(now, self.delay);
+            let again = std::mem::take(&mut log.again);
+            taken.or(log.committable.filter(|_| again))
+        };
+        self.slots.values_mut().filter_map(take).collect()
     }
 
     /// What may be committed of one slot, taken before or not: for the last commit before it is given up.
@@ -168,6 +187,21 @@ mod tests {
         log.sent(start + DELAY, 2);
         assert_eq!(log.newest_sent(slot), Some(mark(slot, 20)));
         assert_eq!(log.committable(start + DELAY, slot), Some(mark(slot, 10)));
+    }
+
+    /// Without traffic no newer mark would come: the failed one must.
+    #[test]
+    fn a_commit_that_failed_is_taken_again_once() {
+        let (mut log, slot) = log();
+        let start = Instant::now();
+        log.packed(0, &[mark(slot, 10)]);
+        log.sent(start, 1);
+        log.again(slot);
+        assert!(log.take_committable(start).is_empty(), "not before the delay, whatever failed");
+        assert_eq!(log.take_committable(start + DELAY), [mark(slot, 10)]);
+        log.again(slot);
+        assert_eq!(log.take_committable(start + DELAY), [mark(slot, 10)]);
+        assert!(log.take_committable(start + DELAY).is_empty());
     }
 
     #[test]

@@ -8,7 +8,6 @@ use crossbeam_channel::Sender as BlockSender;
 use ddc_link::sender::{PackError, PackedBlock, Packer, Slot};
 use ddc_telemetry::catalogue::IngressMetrics;
 use ddc_telemetry::exposition::LinkMetrics;
-use ddc_telemetry::notify::Tick;
 use ddc_wire::{RecordHeader, Timestamp};
 
 use super::commit::CommitLog;
@@ -31,6 +30,8 @@ pub struct Outlet {
     /// A block that found no room; the packer is not asked for another before it is through.
     waiting: Option<PackedBlock>,
     packed_blocks: u64,
+    /// [`Shared::blocks_lost`] as it was seen last.
+    blocks_lost: u64,
 }
 
 impl Outlet {
@@ -43,7 +44,17 @@ impl Outlet {
         metrics: Arc<LinkMetrics<IngressMetrics>>,
         buffer_bytes: u64,
     ) -> Self {
-        Self { packer, log, blocks, shared, metrics, buffer_bytes, waiting: None, packed_blocks: 0 }
+        Self {
+            packer,
+            log,
+            blocks,
+            shared,
+            metrics,
+            buffer_bytes,
+            waiting: None,
+            packed_blocks: 0,
+            blocks_lost: 0,
+        }
     }
 
     /// Whether a block waits for room: nothing should be read then.
@@ -51,8 +62,9 @@ impl Outlet {
         self.waiting.is_some()
     }
 
-    /// Packs one record. While there is no room it waits, and marks `tick`; it gives up, with `Full`, on a stop.
-    pub fn push<'h, H>(&mut self, tick: &Tick, slot: Slot, record: &Record<'_, H>) -> Result<(), PackError>
+    /// Packs one record. `Full`: there is no room for it now, see [`Outlet::is_full`]; nothing waits here, because the
+    /// group must be served meanwhile.
+    pub fn push<'h, H>(&mut self, slot: Slot, record: &Record<'_, H>) -> Result<(), PackError>
     where
         H: ExactSizeIterator<Item = RecordHeader<'h>> + Clone,
     {
@@ -73,11 +85,7 @@ impl Outlet {
             }
             self.move_blocks(now);
             if self.is_full() {
-                if self.shared.stop.load(Ordering::Relaxed) {
-                    return Err(PackError::Full);
-                }
-                tick.mark();
-                std::thread::sleep(ROOM_WAIT);
+                return Err(PackError::Full);
             }
         }
     }
@@ -118,9 +126,20 @@ impl Outlet {
         Some(block)
     }
 
-    /// Takes over what the link thread has sent meanwhile.
-    pub fn note_sent(&mut self, now: Instant) {
-        self.log.sent(now, self.shared.sent_blocks.load(Ordering::Acquire));
+    /// Takes over what the link thread has sent meanwhile. `true`: it has lost blocks; nothing that was packed so far is
+    /// committed, and everything must be read again from what the group has committed.
+    #[must_use]
+    pub fn note_sent(&mut self, now: Instant) -> bool {
+        // In this order: losses are told before the numbers that pass them.
+        let sent = self.shared.sent_blocks.load(Ordering::Acquire);
+        let lost = self.shared.blocks_lost.load(Ordering::Acquire);
+        let news = lost != self.blocks_lost;
+        if news {
+            self.blocks_lost = lost;
+            self.log.forget_all();
+        }
+        self.log.sent(now, sent);
+        news
     }
 
     /// Whether everything that was packed has been handed to the kernel.
@@ -128,6 +147,11 @@ impl Outlet {
         self.waiting.is_none()
             && self.packer.queued_bytes() == 0
             && self.shared.sent_blocks.load(Ordering::Acquire) >= self.packed_blocks
+    }
+
+    /// Whether what waits will never be sent, because the link thread has ended.
+    pub fn is_cut_off(&self) -> bool {
+        self.shared.link_done.load(Ordering::Acquire)
     }
 }
 

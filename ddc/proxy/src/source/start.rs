@@ -44,6 +44,8 @@ pub struct Start {
 pub enum StartNote {
     /// The topic has another id than when the offset was committed: it was deleted and created again.
     Recreated,
+    /// The brokers told no topic ids when the offset was committed, and do now: a new chain, but nothing is read again.
+    IdLearnt,
     /// The committed offset is below the broker's first: Kafka deleted the records between before they were read.
     DeletedUnread {
         /// First offset that was deleted unread.
@@ -90,11 +92,14 @@ pub fn decide(
         };
         return Some(Start { partition: fresh(offset), note: None });
     };
-    if metadata.is_some_and(|metadata| metadata.topic_id != facts.topic_id) {
+    let learnt = metadata.is_some_and(|metadata| {
+        matches!((metadata.topic_id, facts.topic_id), (TopicId::Configured(_), TopicId::Uuid(_)))
+    });
+    if !learnt && metadata.is_some_and(|metadata| metadata.topic_id != facts.topic_id) {
         return Some(Start { partition: fresh(facts.low), note: Some(StartNote::Recreated) });
     }
     let mut partition = fresh(offset);
-    if let Some(metadata) = metadata {
+    if let Some(metadata) = metadata.filter(|_| !learnt) {
         // A chain that contradicts its own offset is not one to go on with.
         if metadata.origin <= offset && metadata.previous.is_none_or(|previous| previous < offset) {
             partition.origin = metadata.origin;
@@ -102,7 +107,7 @@ pub fn decide(
             partition.count = metadata.count;
         }
     }
-    let mut note = None;
+    let mut note = learnt.then_some(StartNote::IdLearnt);
     if offset < facts.low {
         // Deleted at the source: the chain says so by itself, as offsets without records behind `previous`.
         partition.next = facts.low;
@@ -181,6 +186,26 @@ mod tests {
             (start.partition.next, start.partition.origin, start.partition.previous),
             (100, 100, None)
         );
+    }
+
+    /// A cluster that was upgraded, or taken for one without ids when it was only slow: nothing is read twice.
+    #[test]
+    fn an_id_that_is_learnt_goes_on_at_the_committed_offset() {
+        let before = metadata(TopicId::Configured(0));
+        let start = at(&facts(Some((150, Some(before)))), true, StartAt::Latest);
+        assert_eq!(start.note, Some(StartNote::IdLearnt));
+        let start = start.partition;
+        assert_eq!((start.next, start.origin, start.previous, start.count), (150, 150, None, 0));
+        assert_eq!(start.topic_id, ID);
+    }
+
+    #[test]
+    fn a_raised_epoch_is_a_new_life() {
+        let facts = PartitionFacts {
+            topic_id: TopicId::Configured(1),
+            ..facts(Some((150, Some(metadata(TopicId::Configured(0))))))
+        };
+        assert_eq!(at(&facts, true, StartAt::Latest).note, Some(StartNote::Recreated));
     }
 
     #[test]

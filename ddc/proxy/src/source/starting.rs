@@ -2,38 +2,40 @@
 //!
 //! ```text
 //!  assigned ─▶ topic ids ─▶ commits and watermarks ─▶ epoch to disk ─▶ start commit ─▶ acknowledged ─▶ read
+//!     ▲                │                       │                                   │
+//!     └── after 1 s ───┴─ what is refused ─────┴───────────────────────────────────┘   (the others go on)
 //! ```
 //!
 //! The start commit carries the new epoch. The group's generation fences it: an ingress that is no longer the owner
-//! cannot make it, so epochs only rise and two owners never send under the same one. Until it is acknowledged the
-//! group waits (up to `max.poll.interval.ms`); every failure is tried again.
+//! cannot make it, so epochs only rise and two owners never send under the same one. The group itself is not kept
+//! waiting: the source has answered the assignment already, and reads each partition once its start is acknowledged.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ddc_kafka::commit::{CommitError, CommitId, CommitResult};
-use ddc_kafka::errors::classify;
 use ddc_kafka::group::GroupMember;
 use ddc_udp::clock::wall_clock_micros;
-use ddc_wire::Epoch;
-use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, KafkaResult};
+use ddc_wire::{Epoch, TopicId};
 use rdkafka::{Offset, TopicPartitionList};
-use regex::Regex;
 use serde::{Deserialize, Serialize};
 
+use super::lookup::{Asked, Found, Lookup};
 use super::metadata::CommitMetadata;
 use super::start::{PartitionFacts, Start, StartNote, decide, next_epoch};
 use super::topics::TopicWatch;
 use crate::config::KafkaSource;
 use crate::state::{StateDir, StateError};
 
-/// One request to the brokers may take this long; then it is tried again after [`RETRY`].
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries.
 const RETRY: Duration = Duration::from_secs(1);
 /// A start commit that was not answered by then is made again.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A step that takes longer is named in `/readyz`.
+const NAMED_AFTER: Duration = Duration::from_secs(5);
+/// Most sentences of one problem; the rest is like them.
+const SENTENCES: usize = 3;
 /// The state file with the highest epoch ever used.
 const FILE: &str = "epoch.json";
 const FORMAT: u32 = 1;
@@ -44,48 +46,75 @@ struct StoredEpoch {
     highest: u64,
 }
 
-/// What [`Starting::step`] found.
-pub(crate) enum Step {
-    /// Nothing is starting, or an answer is waited for.
-    Nothing,
-    /// It cannot go on now; a sentence for `/readyz`. Tried again.
-    Problem(String),
-    /// The start commits are acknowledged.
-    Begin {
-        /// Where each partition is read from.
-        offsets: TopicPartitionList,
-        /// What the packer is told.
-        starts: Vec<Start>,
-    },
+/// Why the highest epoch cannot be known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EpochError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A file of a later version.
+    #[error(
+        "state file {FILE} has format {0}, this version knows {FORMAT}: install the version that wrote it, or move the file away"
+    )]
+    Format(u32),
 }
 
-/// The partitions that are on their way to being read. All of them take each step together.
+/// The partitions that are on their way to being read. They take each step together; what is refused a step is tried
+/// again later, without the others.
 pub(crate) struct Starting {
     state: Arc<StateDir>,
     highest_epoch: Epoch,
+    /// All that were added and have not begun.
     partitions: TopicPartitionList,
     phase: Phase,
+    since: Instant,
     not_before: Instant,
+    /// Whether the group had commits when the first of these partitions was looked up: our own start commits must not
+    /// change what `start_at` means for the rest of them.
+    group_has_commits: Option<bool>,
+    /// At most one runs; one that is not wanted any more is waited for before the next.
+    lookup: Option<Lookup>,
+    problem: Option<String>,
 }
 
 enum Phase {
     Idle,
     WantIds,
     AwaitIds,
-    Commit,
-    AwaitCommit { id: CommitId, starts: Vec<Start>, since: Instant, answer: Option<Result<(), String>> },
+    LookUp(Vec<Asked>),
+    AwaitLookup,
+    AwaitCommit { id: CommitId, starts: Vec<Start>, since: Instant, answer: Option<CommitResult> },
+}
+
+impl Phase {
+    fn what(&self) -> &'static str {
+        match self {
+            Self::Idle | Self::WantIds => "the next try",
+            Self::AwaitIds => "topic ids",
+            Self::LookUp(_) | Self::AwaitLookup => "committed offsets and watermarks",
+            Self::AwaitCommit { .. } => "the acknowledgement of the start commit",
+        }
+    }
 }
 
 impl Starting {
     /// Reads the highest epoch that this ingress ever used.
-    pub(crate) fn new(state: Arc<StateDir>) -> Result<Self, StateError> {
+    pub(crate) fn new(state: Arc<StateDir>) -> Result<Self, EpochError> {
         let stored: Option<StoredEpoch> = state.read(FILE)?;
+        if let Some(stored) = stored.as_ref().filter(|stored| stored.format != FORMAT) {
+            return Err(EpochError::Format(stored.format));
+        }
+        let now = Instant::now();
         Ok(Self {
             state,
             highest_epoch: Epoch(stored.map_or(0, |stored| stored.highest)),
             partitions: TopicPartitionList::new(),
             phase: Phase::Idle,
-            not_before: Instant::now(),
+            since: now,
+            not_before: now,
+            group_has_commits: None,
+            lookup: None,
+            problem: None,
         })
     }
 
@@ -94,40 +123,86 @@ impl Starting {
         !matches!(self.phase, Phase::Idle)
     }
 
-    /// Adds partitions; those that are on their way begin anew with them. An empty list is answered too.
+    /// Why partitions do not begin, as a sentence for `/readyz`.
+    pub(crate) fn problem(&self, now: Instant) -> Option<String> {
+        if !self.is_waiting() {
+            return None;
+        }
+        let slow = now.duration_since(self.since) > NAMED_AFTER;
+        let waiting = || {
+            let count = self.partitions.count();
+            format!(
+                "{count} partitions are not read yet: waiting for {} of the source's Kafka",
+                self.phase.what()
+            )
+        };
+        self.problem.clone().or_else(|| slow.then(waiting))
+    }
+
+    /// Adds partitions; those that are on their way begin anew with them.
     pub(crate) fn add(&mut self, partitions: &TopicPartitionList) {
         for element in partitions.elements() {
             if self.partitions.find_partition(element.topic(), element.partition()).is_none() {
                 self.partitions.add_partition(element.topic(), element.partition());
             }
         }
-        self.phase = Phase::WantIds;
+        if self.partitions.count() > 0 {
+            self.begin_anew();
+        }
+    }
+
+    /// Adds partitions that were being read, not before some time has passed: what made them start again may last.
+    pub(crate) fn add_later(&mut self, partitions: &TopicPartitionList, now: Instant) {
+        self.add(partitions);
+        self.not_before = now + RETRY;
     }
 
     /// Takes partitions away again before they began.
     pub(crate) fn remove(&mut self, partitions: &TopicPartitionList) {
+        let taken = |topic: &str, partition| partitions.find_partition(topic, partition).is_some();
+        if self.keep_only(|topic, partition| !taken(topic, partition)) {
+            self.begin_anew();
+        }
+    }
+
+    /// Leaves only some of the partitions; whether any went.
+    fn keep_only(&mut self, keep: impl Fn(&str, i32) -> bool) -> bool {
         let mut left = TopicPartitionList::new();
         for element in self.partitions.elements() {
-            if partitions.find_partition(element.topic(), element.partition()).is_none() {
+            if keep(element.topic(), element.partition()) {
                 left.add_partition(element.topic(), element.partition());
             }
         }
-        if left.count() == self.partitions.count() {
-            return;
-        }
-        self.phase = if left.count() == 0 { Phase::Idle } else { Phase::WantIds };
+        let went = left.count() < self.partitions.count();
         self.partitions = left;
+        went
+    }
+
+    fn begin_anew(&mut self) {
+        if let Some(lookup) = &self.lookup {
+            lookup.cancel();
+        }
+        if self.partitions.count() == 0 {
+            self.phase = Phase::Idle;
+            self.group_has_commits = None;
+            self.problem = None;
+        } else {
+            if !self.is_waiting() {
+                self.since = Instant::now();
+            }
+            self.phase = Phase::WantIds;
+        }
     }
 
     /// A commit was answered; if it is the start commit, it counts.
     pub(crate) fn on_committed(&mut self, result: &CommitResult) {
         let Phase::AwaitCommit { id, answer, .. } = &mut self.phase else { return };
         if result.id == *id {
-            *answer = Some(failure(result).map_or(Ok(()), |error| Err(error.to_string())));
+            *answer = Some(result.clone());
         }
     }
 
-    /// Goes one step further, if it can. May wait for the brokers, each request for some seconds at most.
+    /// Goes one step further, if it can; waits for nothing. Returns the starts that were acknowledged.
     pub(crate) fn step(
         &mut self,
         now: Instant,
@@ -135,60 +210,44 @@ impl Starting {
         link: &str,
         member: &mut GroupMember,
         topics: &mut TopicWatch,
-    ) -> Step {
+    ) -> Vec<Start> {
         if now < self.not_before {
-            return Step::Nothing;
+            return Vec::new();
         }
-        match &mut self.phase {
-            Phase::WantIds if self.partitions.count() == 0 => {
-                self.phase = Phase::Idle;
-                Step::Begin { offsets: TopicPartitionList::new(), starts: Vec::new() }
-            }
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Idle => {}
             Phase::WantIds => {
                 topics.want(self.topics());
                 self.phase = Phase::AwaitIds;
-                Step::Nothing
             }
-            Phase::AwaitIds => {
-                if self.topics().iter().all(|topic| topics.answer(topic).is_some()) {
-                    self.phase = Phase::Commit;
+            Phase::AwaitIds => self.take_ids(now, topics),
+            Phase::LookUp(asked) => self.look_up(now, asked, config, member),
+            Phase::AwaitLookup => match self.lookup.as_mut().map(Lookup::poll) {
+                Some(None) => self.phase = Phase::AwaitLookup,
+                Some(Some(found)) => {
+                    self.lookup = None;
+                    match found.and_then(|found| self.commit(now, &found, config, link, member)) {
+                        Ok(phase) => self.phase = phase,
+                        Err(sentence) => self.retry(now, sentence),
+                    }
                 }
-                Step::Nothing
-            }
-            Phase::Commit => match self.commit(now, config, link, member, topics) {
-                Ok(phase) => {
-                    self.phase = phase;
-                    Step::Nothing
-                }
-                Err(sentence) => self.retry(now, Phase::WantIds, sentence),
+                None => self.phase = Phase::WantIds,
             },
-            Phase::AwaitCommit { answer: Some(Ok(())), starts, .. } => {
-                let starts = std::mem::take(starts);
-                let mut read = TopicPartitionList::new();
-                for start in &starts {
-                    let mut element = read.add_partition(&start.partition.topic, start.partition.partition);
-                    // Offsets of a start are not negative, which is all that is checked.
-                    let _ = element.set_offset(Offset::Offset(start.partition.next));
-                }
-                self.phase = Phase::Idle;
-                self.partitions = TopicPartitionList::new();
-                Step::Begin { offsets: read, starts }
+            Phase::AwaitCommit { answer: Some(result), starts, .. } => {
+                return self.acknowledged(now, &result, starts);
             }
-            Phase::AwaitCommit { answer: Some(Err(error)), .. } => {
-                let sentence = format!("the start of the partitions cannot be committed: {error}");
-                self.retry(now, Phase::WantIds, sentence)
+            Phase::AwaitCommit { since, .. } if now.duration_since(since) > COMMIT_TIMEOUT => {
+                self.retry(now, "the start commit was not answered; it is made again".into());
             }
-            Phase::AwaitCommit { since, .. } if now.duration_since(*since) > COMMIT_TIMEOUT => {
-                self.retry(now, Phase::WantIds, "the start commit was not answered".into())
-            }
-            Phase::Idle | Phase::AwaitCommit { .. } => Step::Nothing,
+            waiting @ Phase::AwaitCommit { .. } => self.phase = waiting,
         }
+        Vec::new()
     }
 
-    fn retry(&mut self, now: Instant, phase: Phase, sentence: String) -> Step {
+    fn retry(&mut self, now: Instant, sentence: String) {
         self.not_before = now + RETRY;
-        self.phase = phase;
-        Step::Problem(sentence)
+        self.phase = Phase::WantIds;
+        self.problem = Some(sentence).filter(|sentence| !sentence.is_empty());
     }
 
     fn topics(&self) -> Vec<String> {
@@ -199,36 +258,84 @@ impl Starting {
         topics
     }
 
-    /// Looks up where each partition stands, decides its start, keeps the epoch, and sends the start commit.
+    /// Goes on with the partitions of known topics once every topic was answered.
+    fn take_ids(&mut self, now: Instant, topics: &TopicWatch) {
+        self.phase = Phase::AwaitIds;
+        let (mut asked, mut refused) = (Vec::new(), Vec::new());
+        for element in self.partitions.elements() {
+            match topics.answer(element.topic()) {
+                None => return,
+                Some(Err(sentence)) => refused.push(sentence.clone()),
+                Some(Ok((topic_id, partition_count))) => asked.push(Asked {
+                    topic: element.topic().to_owned(),
+                    partition: element.partition(),
+                    topic_id: *topic_id,
+                    partition_count: *partition_count,
+                }),
+            }
+        }
+        let problem = sentences(refused);
+        if asked.is_empty() {
+            self.retry(now, problem.unwrap_or_default());
+        } else {
+            self.problem = problem;
+            self.phase = Phase::LookUp(asked);
+        }
+    }
+
+    fn look_up(&mut self, now: Instant, asked: Vec<Asked>, config: &KafkaSource, member: &GroupMember) {
+        if self.lookup.as_ref().is_some_and(|lookup| !lookup.is_finished()) {
+            self.phase = Phase::LookUp(asked);
+            return;
+        }
+        match Lookup::start(member.consumer(), asked, config.topics.clone(), self.group_has_commits) {
+            Ok(lookup) => {
+                self.lookup = Some(lookup);
+                self.phase = Phase::AwaitLookup;
+            }
+            Err(error) => self.retry(now, format!("no thread can be started to look up offsets: {error}")),
+        }
+    }
+
+    /// Decides the starts, keeps the epoch, and sends the start commit.
     fn commit(
         &mut self,
         now: Instant,
+        found: &Found,
         config: &KafkaSource,
         link: &str,
         member: &mut GroupMember,
-        topics: &TopicWatch,
     ) -> Result<Phase, String> {
-        let asking = |error: KafkaError| {
-            let verdict = classify(&error);
-            format!("the source's Kafka does not tell where to start: {error}; {}", verdict.advice)
-        };
-        let facts = self.facts(member, topics).map_err(asking)?;
-        let group_has_commits = facts.iter().any(|facts| facts.committed.is_some())
-            || any_commit(config, member).map_err(asking)?;
-        let highest =
-            facts.iter().filter_map(|facts| facts.committed.as_ref()?.1).map(|metadata| metadata.epoch).max();
+        let has_commits = *self.group_has_commits.get_or_insert(found.group_has_commits);
+        let mut refused: Vec<String> = found
+            .failed
+            .iter()
+            .map(|(topic, partition, why)| format!("{topic}[{partition}] cannot be read yet: {why}"))
+            .collect();
+        let highest = found
+            .facts
+            .iter()
+            .filter_map(|facts| facts.committed.as_ref()?.1)
+            .map(|metadata| metadata.epoch)
+            .max();
         let epoch = next_epoch(highest, self.highest_epoch, wall_clock_micros());
-        self.keep(epoch).map_err(|error| error.to_string())?;
         let mut offsets = TopicPartitionList::new();
-        let mut starts = Vec::new();
-        for facts in facts {
-            let Some(start) = decide(&facts, group_has_commits, config.start_at, epoch) else {
+        let (mut starts, mut carried) = (Vec::new(), Vec::new());
+        for facts in &found.facts {
+            if lost_its_id(facts) {
+                refused.push(format!(
+                    "{}[{}] had a topic id when it was committed and the brokers tell none now; it waits for one \
+                     (for brokers without topic ids choose another `group`)",
+                    facts.topic, facts.partition
+                ));
+                continue;
+            }
+            let Some(start) = decide(facts, has_commits, config.start_at, epoch) else {
                 return Err(format!(
                     "start_at = \"committed\" and group {} has committed nothing: commit offsets for it, or choose \"earliest\" or \"latest\"",
                     config.group
                 ));
             };
-            tell(link, &facts, &start);
             let partition = &start.partition;
             let metadata = CommitMetadata {
                 topic_id: partition.topic_id,
@@ -242,32 +349,52 @@ impl Starting {
             let _ = element.set_offset(Offset::Offset(partition.next));
             element.set_metadata(metadata.to_string());
             starts.push(start);
+            carried.push(facts);
         }
+        self.problem = sentences(refused);
+        if starts.is_empty() {
+            return Err(self.problem.take().unwrap_or_default());
+        }
+        self.keep(epoch).map_err(|error| error.to_string())?;
         let id = member.commit(&offsets).map_err(|error| error.to_string())?;
+        for (facts, start) in carried.into_iter().zip(&starts) {
+            tell(link, facts, start);
+        }
         Ok(Phase::AwaitCommit { id, starts, since: now, answer: None })
     }
 
-    fn facts(&self, member: &GroupMember, topics: &TopicWatch) -> KafkaResult<Vec<PartitionFacts>> {
-        let committed = member.consumer().committed_offsets(self.partitions.clone(), REQUEST_TIMEOUT)?;
-        let mut facts = Vec::new();
-        for element in committed.elements() {
-            element.error()?;
-            let (topic, partition) = (element.topic(), element.partition());
-            let (low, high) = member.consumer().fetch_watermarks(topic, partition, REQUEST_TIMEOUT)?;
-            // Every topic was answered before this step.
-            let (topic_id, partition_count) = topics.answer(topic).unwrap_or_default();
-            facts.push(PartitionFacts {
-                topic: topic.into(),
-                topic_id,
-                partition,
-                partition_count,
-                committed: committed_at(element.offset())
-                    .map(|offset| (offset, element.metadata().parse().ok())),
-                low,
-                high,
-            });
+    /// What the group acknowledged begins; the rest is tried again.
+    fn acknowledged(&mut self, now: Instant, result: &CommitResult, starts: Vec<Start>) -> Vec<Start> {
+        let errors: HashMap<(&str, i32), CommitError> = result
+            .partitions
+            .iter()
+            .filter_map(|found| Some(((found.topic.as_str(), found.partition), found.result.err()?)))
+            .collect();
+        let refusal = |start: &Start| {
+            let start = &start.partition;
+            result.error.or_else(|| errors.get(&(&*start.topic, start.partition)).copied())
+        };
+        let mut refused = Vec::new();
+        let mut begun = Vec::new();
+        for start in starts {
+            match refusal(&start) {
+                None => begun.push(start),
+                Some(error) => refused.push(format!(
+                    "{}[{}] cannot begin: {error}",
+                    start.partition.topic, start.partition.partition
+                )),
+            }
         }
-        Ok(facts)
+        let gone: HashSet<(&str, i32)> =
+            begun.iter().map(|start| (&*start.partition.topic, start.partition.partition)).collect();
+        self.keep_only(|topic, partition| !gone.contains(&(topic, partition)));
+        if self.partitions.count() == 0 {
+            self.begin_anew();
+        } else {
+            let problem = sentences(refused).or_else(|| self.problem.take()).unwrap_or_default();
+            self.retry(now, problem);
+        }
+        begun
     }
 
     fn keep(&mut self, epoch: Epoch) -> Result<(), StateError> {
@@ -277,43 +404,29 @@ impl Starting {
     }
 }
 
+/// Whether the topic had an id at the last commit and none is known now. Brokers do not lose ids: it is one that gives
+/// no answer, and reading everything again under another name would be the wrong conclusion.
+fn lost_its_id(facts: &PartitionFacts) -> bool {
+    let committed = facts.committed.as_ref().and_then(|(_, metadata)| metadata.as_ref());
+    matches!(facts.topic_id, TopicId::Configured(_))
+        && committed.is_some_and(|metadata| matches!(metadata.topic_id, TopicId::Uuid(_)))
+}
+
+fn sentences(mut all: Vec<String>) -> Option<String> {
+    all.dedup();
+    let more = all.len().saturating_sub(SENTENCES);
+    all.truncate(SENTENCES);
+    let text = all.join("; ");
+    match (all.is_empty(), more) {
+        (true, _) => None,
+        (false, 0) => Some(text),
+        (false, more) => Some(format!("{text}; and {more} more")),
+    }
+}
+
 /// What went wrong with a commit, as a whole or with one of its partitions.
 pub(crate) fn failure(result: &CommitResult) -> Option<CommitError> {
     result.error.or_else(|| result.partitions.iter().find_map(|partition| partition.result.err()))
-}
-
-fn committed_at(offset: Offset) -> Option<i64> {
-    match offset {
-        Offset::Offset(offset) if offset >= 0 => Some(offset),
-        _ => None,
-    }
-}
-
-/// Whether the group has committed anything for any partition of its subscription.
-fn any_commit(config: &KafkaSource, member: &GroupMember) -> KafkaResult<bool> {
-    let metadata = member.consumer().fetch_metadata(None, REQUEST_TIMEOUT)?;
-    let mut list = TopicPartitionList::new();
-    // Patterns are anchored by their `^` and were compiled once when the configuration was checked.
-    let patterns: Vec<Regex> = config
-        .topics
-        .iter()
-        .filter(|topic| topic.is_pattern())
-        .filter_map(|pattern| Regex::new(pattern.as_str()).ok())
-        .collect();
-    let subscribed = |topic: &str| {
-        config.topics.iter().any(|name| name.as_str() == topic)
-            || patterns.iter().any(|pattern| pattern.is_match(topic))
-    };
-    for topic in metadata.topics().iter().filter(|topic| subscribed(topic.name())) {
-        for partition in topic.partitions() {
-            list.add_partition(topic.name(), partition.id());
-        }
-    }
-    if list.count() == 0 {
-        return Ok(false);
-    }
-    let committed = member.consumer().committed_offsets(list, REQUEST_TIMEOUT)?;
-    Ok(committed.elements().iter().any(|element| committed_at(element.offset()).is_some()))
 }
 
 fn tell(link: &str, facts: &PartitionFacts, start: &Start) {
@@ -329,6 +442,16 @@ fn tell(link: &str, facts: &PartitionFacts, start: &Start) {
                 offset,
                 epoch,
                 "partition starts: the topic was created again since the last commit"
+            );
+        }
+        Some(StartNote::IdLearnt) => {
+            tracing::warn!(
+                link,
+                topic,
+                partition,
+                offset,
+                epoch,
+                "partition starts: the brokers tell topic ids now, so the topic begins a new life at the committed offset"
             );
         }
         Some(StartNote::DeletedUnread { from, to }) => {

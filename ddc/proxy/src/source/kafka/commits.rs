@@ -1,0 +1,94 @@
+//! Commits by the one rule of [`CommitLog`](crate::source::commit::CommitLog).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ddc_kafka::commit::{CommitError, CommitResult};
+use ddc_link::sender::{Mark, Slot};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{KafkaSource, LAST_COMMIT};
+use crate::config::CommitOnStop;
+use crate::source::metadata::CommitMetadata;
+use crate::source::starting::failure;
+
+impl KafkaSource {
+    fn offsets(&self, marks: &[Mark]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(marks.len());
+        for mark in marks {
+            let Some(reading) = self.reading.get(&mark.slot) else { continue };
+            let start = &reading.start.partition;
+            let metadata = CommitMetadata {
+                topic_id: start.topic_id,
+                epoch: start.epoch,
+                origin: start.origin,
+                previous: mark.last,
+                count: mark.count,
+            };
+            let mut element = list.add_partition(&reading.topic, reading.partition);
+            // Offsets of a mark are not negative, which is all that is checked.
+            let _ = element.set_offset(Offset::Offset(mark.end));
+            element.set_metadata(metadata.to_string());
+        }
+        list
+    }
+
+    pub(super) fn commit(&mut self, marks: &[Mark]) {
+        let offsets = self.offsets(marks);
+        if offsets.count() == 0 {
+            return;
+        }
+        if let Err(error) = self.member.commit(&offsets) {
+            for mark in marks {
+                self.outlet.log.again(mark.slot);
+            }
+            self.on_commit_failure(error, Instant::now());
+        }
+    }
+
+    /// What was refused is committed again with the next round, also when nothing newer comes.
+    pub(super) fn commit_again(&mut self, result: &CommitResult) {
+        for partition in &result.partitions {
+            let failed = result.error.is_some() || partition.result.is_err();
+            let key = (Arc::from(partition.topic.as_str()), partition.partition);
+            if let Some(slot) = self.slots.get(&key).filter(|_| failed) {
+                self.outlet.log.again(*slot);
+            }
+        }
+    }
+
+    pub(super) fn on_commit_failure(&mut self, error: CommitError, now: Instant) {
+        self.metrics.commit_failures.inc();
+        if let Some(suppressed) = self.limit.allow("commit".into(), now) {
+            tracing::warn!(link = &*self.link, %error, reason = error.verdict().reason, suppressed,
+                "offsets were not committed; they are tried again, nothing is lost");
+        }
+    }
+
+    /// The last commit before partitions are given up: by the same rule, and waited for.
+    pub(super) fn last_commit(&mut self, slots: &[Slot], now: Instant, rule: CommitOnStop) {
+        let marks: Vec<Mark> = slots
+            .iter()
+            .filter_map(|slot| match rule {
+                CommitOnStop::Delayed => self.outlet.log.committable(now, *slot),
+                CommitOnStop::Sent => self.outlet.log.newest_sent(*slot),
+            })
+            .collect();
+        let offsets = self.offsets(&marks);
+        if offsets.count() == 0 {
+            return;
+        }
+        let failed = match self.member.commit_and_wait(&offsets, LAST_COMMIT) {
+            Ok(result) => failure(&result),
+            Err(error) => Some(error),
+        };
+        match failed {
+            None => self.metrics.commits.inc(),
+            Some(error) => {
+                self.metrics.commit_failures.inc();
+                tracing::warn!(link = &*self.link, %error, partitions = offsets.count(),
+                    "the last commit failed: the next owner sends again what was sent since the commit before; the egress skips it");
+            }
+        }
+    }
+}

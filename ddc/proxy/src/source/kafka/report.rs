@@ -1,0 +1,151 @@
+//! What others see of the source: lag, state, and the sentences for `/readyz`, which go away when what they say is over.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ddc_kafka::errors::{Kind, Verdict};
+use ddc_telemetry::reasons::KafkaErrorReason;
+use ddc_wire::SourceState;
+
+use super::KafkaSource;
+use crate::config::TopicPattern;
+
+/// How often lag and problems are worked out.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// Trouble that passes by itself is a problem once the brokers have given no sign of life for this long.
+const SILENT: Duration = Duration::from_secs(5);
+
+/// The last error of the source's Kafka.
+pub(super) struct Trouble {
+    sentence: String,
+    kind: Kind,
+}
+
+impl KafkaSource {
+    /// The brokers did something for us: what was wrong with them is over.
+    pub(super) fn note_alive(&mut self, now: Instant) {
+        self.alive_at = now;
+        if self.trouble.as_ref().is_some_and(|trouble| !lasts(trouble.kind)) {
+            self.trouble = None;
+        }
+    }
+
+    pub(super) fn on_error(&mut self, verdict: &Verdict, error: &str) {
+        self.metrics.source_errors.inc(reason(verdict));
+        // A partition whose offset is gone starts again, which is told by itself.
+        if verdict.kind != Kind::OffsetGone {
+            let sentence = format!("the source's Kafka: {error}; {}", verdict.advice);
+            self.trouble = Some(Trouble { sentence, kind: verdict.kind });
+        }
+        if let Some(suppressed) = self.limit.allow(verdict.reason.to_owned(), Instant::now()) {
+            tracing::warn!(
+                link = &*self.link,
+                error,
+                reason = verdict.reason,
+                advice = verdict.advice,
+                suppressed,
+                "the source's Kafka reported an error"
+            );
+        }
+    }
+
+    pub(super) fn report(&mut self, now: Instant) {
+        self.shared.set_source_state(if self.outlet.is_full() {
+            SourceState::Full
+        } else if self.reading.is_empty() {
+            SourceState::Starting
+        } else {
+            SourceState::Running
+        });
+        if now < self.next_report {
+            return;
+        }
+        self.next_report = now + REPORT_EVERY;
+        self.measure_lag();
+        self.shared.set_problem("start", self.starting.problem(now));
+        self.shared.set_problem("source", self.source_problem(now));
+        self.shared.set_problem("topics", self.topics.problem());
+        self.shared.set_problem("packer", self.refused.values().next().cloned());
+        let unassigned = self.reading.is_empty() && self.refused.is_empty() && !self.starting.is_waiting();
+        self.shared.set_problem("assignment", unassigned.then(|| self.no_partition()));
+    }
+
+    /// Records at the source behind what was *sent*, not behind what was committed.
+    fn measure_lag(&mut self) {
+        let mut lag = Some(0u64);
+        for (slot, reading) in &self.reading {
+            let sent =
+                self.outlet.log.newest_sent(*slot).map_or(reading.start.partition.next, |mark| mark.end);
+            let high = self.member.cached_watermarks(&reading.topic, reading.partition).map(|(_, high)| high);
+            lag = lag.zip(high).map(|(sum, high)| sum + high.saturating_sub(sent).max(0) as u64);
+        }
+        let lag = lag.filter(|_| !self.reading.is_empty());
+        self.shared.lag.store(lag.unwrap_or(crate::ingress::UNKNOWN_LAG), Ordering::Relaxed);
+        match lag {
+            Some(lag) => self.metrics.consumer_lag.set(lag as f64),
+            None => self.metrics.consumer_lag.clear(),
+        }
+    }
+
+    fn source_problem(&self, now: Instant) -> Option<String> {
+        let silent = now.duration_since(self.alive_at) > SILENT;
+        if let Some(trouble) = self.trouble.as_ref().filter(|trouble| silent || lasts(trouble.kind)) {
+            return Some(trouble.sentence.clone());
+        }
+        // librdkafka tells the client, not the caller of `poll`, that all brokers are away or refuse us.
+        let error = self.reporter.last_error().filter(|error| silent && error.at > self.alive_at)?;
+        Some(format!("the source's Kafka: {}; {}", error.text, error.verdict.advice))
+    }
+
+    fn no_partition(&self) -> String {
+        let topics: Vec<&str> = self.config.source.topics.iter().map(TopicPattern::as_str).collect();
+        format!(
+            "no partition is assigned: group {}, topics {}; the brokers may be away, no topic may match, or other members \
+             of the group may have all partitions",
+            self.config.source.group,
+            topics.join(", ")
+        )
+    }
+}
+
+/// Whether somebody must mend it: a sign of life of the brokers says nothing about it.
+fn lasts(kind: Kind) -> bool {
+    matches!(kind, Kind::Fatal | Kind::Fenced)
+}
+
+/// The metric's label.
+fn reason(verdict: &Verdict) -> KafkaErrorReason {
+    match verdict.kind {
+        Kind::Authentication => KafkaErrorReason::Authentication,
+        Kind::Authorization => KafkaErrorReason::Authorization,
+        Kind::UnknownTopic => KafkaErrorReason::UnknownTopic,
+        Kind::RecordTooLarge => KafkaErrorReason::TooLarge,
+        Kind::RecordRefused => KafkaErrorReason::Refused,
+        Kind::OffsetGone => KafkaErrorReason::OffsetOutOfRange,
+        Kind::Temporary if verdict.reason == "timed_out" => KafkaErrorReason::Timeout,
+        Kind::Temporary if matches!(verdict.reason, "unreachable" | "dns") => KafkaErrorReason::Connection,
+        Kind::Temporary | Kind::Fenced | Kind::Fatal => KafkaErrorReason::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ddc_kafka::errors::classify_code;
+    use rdkafka::types::RDKafkaErrorCode as Code;
+
+    #[test]
+    fn errors_have_the_label_that_an_alert_looks_for() {
+        for (code, label) in [
+            (Code::AllBrokersDown, KafkaErrorReason::Connection),
+            (Code::Resolve, KafkaErrorReason::Connection),
+            (Code::OperationTimedOut, KafkaErrorReason::Timeout),
+            (Code::SaslAuthenticationFailed, KafkaErrorReason::Authentication),
+            (Code::TopicAuthorizationFailed, KafkaErrorReason::Authorization),
+            (Code::UnknownTopicOrPartition, KafkaErrorReason::UnknownTopic),
+            (Code::OffsetOutOfRange, KafkaErrorReason::OffsetOutOfRange),
+        ] {
+            assert_eq!(reason(&classify_code(code)), label, "{code:?}");
+        }
+    }
+}
