@@ -65,6 +65,8 @@ pub(crate) struct LinkThread {
     /// Whether the block taken last is not the last fragment of its batch: a session may not end there by itself,
     /// because the far end joins the fragments of one session only.
     mid_batch: bool,
+    /// Blocks taken from the queue since the start of the process: the source's number of the next one.
+    taken: u64,
     limit: RateLimit<&'static str>,
     rate: super::RateCell,
     seal: super::SealCell,
@@ -104,6 +106,7 @@ impl LinkThread {
             reported: Totals::default(),
             blocks_before: 0,
             mid_batch: false,
+            taken: 0,
             limit: RateLimit::new(Duration::from_secs(10)),
             rate,
             seal,
@@ -304,6 +307,15 @@ impl LinkThread {
     }
 
     fn take(&mut self, sender: &mut Sender, now: Instant, block: PackedBlock) {
+        let number = self.taken;
+        self.taken += 1;
+        if self.is_void(number) {
+            self.shared.queued_bytes.fetch_sub(block.bytes.len() as u64, Ordering::Relaxed);
+            self.mid_batch = false;
+            self.blocks_before += 1;
+            self.shared.sent_blocks.store(self.blocks_before + self.reported.blocks, Ordering::Release);
+            return;
+        }
         self.mid_batch =
             Prelude::decode(&block.bytes).is_ok_and(|(prelude, _)| prelude.fragment + 1 < prelude.fragments);
         self.shared.queued_bytes.fetch_sub(block.bytes.len() as u64, Ordering::Relaxed);
@@ -324,6 +336,14 @@ impl LinkThread {
                     "a packed block was refused by the sender, a fault of this program; its records are read again");
             }
         }
+    }
+
+    /// Whether a block was packed before the source knew of a loss: it is packed again.
+    fn is_void(&self, number: u64) -> bool {
+        let lost = self.shared.blocks_lost.load(Ordering::Acquire);
+        // In this order: whoever sees the loss acted on sees where the good blocks begin.
+        lost != self.shared.loss_seen.load(Ordering::Acquire)
+            || number < self.shared.good_from.load(Ordering::Acquire)
     }
 
     fn heartbeat(&mut self, sender: &mut Sender, now: Instant) {

@@ -99,8 +99,12 @@ impl SealCell {
             (Seal::Aes256Gcm(old), Seal::Aes256Gcm(new)) => {
                 old.id == new.id && old.key.expose() == new.key.expose()
             }
-            // Whether datagrams are sealed is not a thing to change while running.
-            _ => true,
+            (Seal::None, Seal::None) => true,
+            // Both sides must change together, which a running link cannot.
+            _ => {
+                tracing::warn!("`seal` was changed in the file: it stays as it is until a restart");
+                true
+            }
         };
         if !same {
             *cell = (seal, cell.1 + 1);

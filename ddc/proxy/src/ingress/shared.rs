@@ -17,6 +17,11 @@ pub struct Shared {
     /// Blocks that the link thread took and will not send: their session had to end at once. Raised *before*
     /// `sent_blocks` passes them. When it moves, nothing that was packed so far may be committed.
     pub blocks_lost: AtomicU64,
+    /// [`Shared::blocks_lost`] as the source has acted on it. While it lags behind, the link thread throws away what
+    /// comes: sent behind the hole, it would be taken for the proof of a loss that is being mended.
+    pub loss_seen: AtomicU64,
+    /// The first block that was packed after that. Written before `loss_seen`.
+    pub good_from: AtomicU64,
     /// Whether the link thread has nothing to send and the pacer would let it: a lingering block may go.
     pub link_idle: AtomicBool,
     /// Records at the source that were not sent; [`UNKNOWN_LAG`] when nobody knows.

@@ -137,6 +137,11 @@ impl Outlet {
         if news {
             self.blocks_lost = lost;
             self.log.forget_all();
+            // What is packed already lies behind the hole. It is read again, in order.
+            while self.packer.poll(now, true).is_some() {}
+            self.packed_blocks -= u64::from(self.waiting.take().is_some());
+            self.shared.good_from.store(self.packed_blocks, Ordering::Release);
+            self.shared.loss_seen.store(lost, Ordering::Release);
         }
         self.log.sent(now, sent);
         news

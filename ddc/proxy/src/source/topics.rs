@@ -81,7 +81,6 @@ impl TopicWatch {
     /// Nothing of this topic is read any more.
     pub(crate) fn unwatch(&mut self, topic: &str) {
         self.book.watched.remove(topic);
-        self.book.answers.remove(topic);
     }
 
     /// A sentence about the topics that are named or read and that the brokers refuse.
@@ -159,13 +158,13 @@ impl Book {
 
     fn want(&mut self, topics: Vec<String>) {
         self.misses = 0;
+        // Answers are kept for what is read, and for what a start has asked about last.
+        let watched = &self.watched;
+        self.answers.retain(|topic, _| watched.contains_key(topic) && !topics.contains(topic));
         if self.without_ids {
             let configured = self.configured;
             self.answers.extend(topics.into_iter().map(|topic| (topic, Ok((configured, 0)))));
             return;
-        }
-        for topic in &topics {
-            self.answers.remove(topic);
         }
         self.wanted = topics;
     }
@@ -174,12 +173,18 @@ impl Book {
         let mut changes = Changes { answered: true, ..Changes::default() };
         self.misses = 0;
         for (topic, answer) in answers {
-            let facts = match answer {
-                Ok(facts) => facts,
+            self.wanted.retain(|wanted| *wanted != topic);
+            let refused = match answer {
+                Ok(facts) if facts.id.is_some() || !self.has_ids => Ok(facts),
+                Ok(_) => Err(format!(
+                    "topic {topic}: the brokers told its id before and tell none now; it is asked for again"
+                )),
                 // It may be between its two lives: whatever waits for it asks again.
-                Err(error) => {
-                    let sentence = format!("topic {topic}: {error}; {}", error.verdict().advice);
-                    self.wanted.retain(|wanted| *wanted != topic);
+                Err(error) => Err(format!("topic {topic}: {error}; {}", error.verdict().advice)),
+            };
+            let facts = match refused {
+                Ok(facts) => facts,
+                Err(sentence) => {
                     self.answers.insert(topic.clone(), Err(sentence.clone()));
                     self.refused.insert(topic, sentence);
                     continue;
@@ -188,7 +193,6 @@ impl Book {
             let id = facts.id.map_or(self.configured, |id| TopicId::Uuid(id.to_bytes()));
             self.note_ids(facts.id.is_some());
             self.refused.remove(&topic);
-            self.wanted.retain(|wanted| *wanted != topic);
             let before = self.answers.insert(topic.clone(), Ok((id, facts.partitions)));
             match self.watched.get(&topic) {
                 Some(watched) if *watched != id => {
@@ -304,6 +308,24 @@ mod tests {
         book.answered(vec![("named".into(), Err(unknown()))]);
         assert_eq!(book.refused.keys().collect::<Vec<_>>(), ["named"], "nobody waits for `gone` any more");
         book.answered(vec![("named".into(), Ok(facts(2, 1)))]);
+        assert!(book.refused.is_empty());
+    }
+
+    /// Half of a cluster that is being upgraded, or a fault: never a reason to read everything under another name.
+    #[test]
+    fn a_cluster_that_told_ids_is_not_taken_for_one_without() {
+        let mut book = book();
+        book.want(vec!["t".into()]);
+        book.answered(vec![("t".into(), Ok(facts(1, 1)))]);
+        book.watched.insert("t".into(), ONE);
+        let changes = book.answered(vec![("t".into(), Ok(facts(0, 1)))]);
+        assert!(changes.recreated.is_empty() && !book.without_ids);
+        assert!(book.refused["t"].contains("tell none now"));
+        book.want(vec!["other".into()]);
+        assert_eq!(book.answers.get("other"), None, "it is asked for");
+        book.answered(vec![("t".into(), Ok(facts(1, 1))), ("other".into(), Ok(facts(2, 1)))]);
+        book.watched.remove("t");
+        assert!(book.answers["other"].is_ok(), "what a start waits for stays when another topic is let go");
         assert!(book.refused.is_empty());
     }
 

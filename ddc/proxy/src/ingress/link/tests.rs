@@ -104,6 +104,7 @@ fn a_new_key_neither_loses_blocks_nor_shifts_their_numbers() {
     let mut small: Vec<PackedBlock> = (0..5).flat_map(|_| rig.record(1000)).collect();
     let large = rig.record(1 << 20);
     assert!(large.len() > 10, "many fragments");
+    let first_blocks = small.len() as u64;
     let last = rig.record(1000);
     let (blocks, shared, seal, packed) =
         (rig.blocks.clone(), Arc::clone(&rig.shared), rig.seal.clone(), rig.packed);
@@ -116,7 +117,7 @@ fn a_new_key_neither_loses_blocks_nor_shifts_their_numbers() {
     let mut large = large.into_iter();
     large.by_ref().take(half).for_each(|block| blocks.send(block).unwrap());
     let session = |shared: &Shared| shared.notes().get("session").map(|note| note["id"].to_string());
-    wait("the first half", || shared.sent_blocks.load(Ordering::Acquire) >= 5 + half as u64 - 1);
+    wait("the first half", || shared.sent_blocks.load(Ordering::Acquire) >= first_blocks + half as u64 - 1);
     let first = session(&shared);
     seal.set(crate::config::Seal::Aes256Gcm(key_two(directory.path())));
     // Longer than it takes to notice the key.
@@ -125,7 +126,7 @@ fn a_new_key_neither_loses_blocks_nor_shifts_their_numbers() {
     large.for_each(|block| blocks.send(block).unwrap());
     wait("the new session", || session(&shared) != first);
     assert_eq!(shared.blocks_lost.load(Ordering::Acquire), 0);
-    assert_eq!(shared.sent_blocks.load(Ordering::Acquire), packed - 1);
+    assert_eq!(shared.sent_blocks.load(Ordering::Acquire), packed - last.len() as u64);
     for block in last {
         blocks.send(block).unwrap();
     }
@@ -152,13 +153,23 @@ fn blocks_that_die_with_their_session_keep_their_numbers() {
     assert_eq!(rig.shared.sent_blocks.load(Ordering::Acquire), 1);
 
     let mut next = rig.thread.new_sender().unwrap();
+    rig.thread.reported = Totals::default();
     let block = rig.record(1000).remove(0);
     rig.thread.take(&mut next, Instant::now(), block);
-    assert_eq!(rig.shared.sent_blocks.load(Ordering::Acquire), 1, "it waits");
+    assert_eq!(next.blocks_waiting(), 0, "behind the hole, before the source knows: thrown away");
+    assert_eq!(rig.shared.sent_blocks.load(Ordering::Acquire), 2, "and passed");
+    rig.shared.good_from.store(3, Ordering::Release);
+    rig.shared.loss_seen.store(1, Ordering::Release);
+    let block = rig.record(1000).remove(0);
+    rig.thread.take(&mut next, Instant::now(), block);
+    assert_eq!(next.blocks_waiting(), 0, "packed before the source knew");
+    let block = rig.record(1000).remove(0);
+    rig.thread.take(&mut next, Instant::now(), block);
+    assert_eq!(rig.shared.sent_blocks.load(Ordering::Acquire), 3, "it waits");
     while next.poll(Instant::now(), &mut rig.thread.datagrams) == Step::Send {
         rig.thread.report(&next);
     }
-    assert_eq!(rig.shared.sent_blocks.load(Ordering::Acquire), 2);
+    assert_eq!(rig.shared.sent_blocks.load(Ordering::Acquire), 4);
 }
 
 fn key_two(directory: &Path) -> crate::config::LinkKey {

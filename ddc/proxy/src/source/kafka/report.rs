@@ -89,12 +89,17 @@ impl KafkaSource {
 
     fn source_problem(&self, now: Instant) -> Option<String> {
         let silent = now.duration_since(self.alive_at) > SILENT;
-        if let Some(trouble) = self.trouble.as_ref().filter(|trouble| silent || lasts(trouble.kind)) {
+        if let Some(trouble) = self.trouble.as_ref().filter(|trouble| lasts(trouble.kind)) {
             return Some(trouble.sentence.clone());
         }
-        // librdkafka tells the client, not the caller of `poll`, that all brokers are away or refuse us.
-        let error = self.reporter.last_error().filter(|error| silent && error.at > self.alive_at)?;
-        Some(format!("the source's Kafka: {}; {}", error.text, error.verdict.advice))
+        if !silent {
+            return None;
+        }
+        // librdkafka tells the client which broker is away or refuses us, and why; the caller of `poll` hears the kind only.
+        match self.reporter.last_error().filter(|error| error.at > self.alive_at) {
+            Some(error) => Some(format!("the source's Kafka: {}; {}", error.text, error.verdict.advice)),
+            None => self.trouble.as_ref().map(|trouble| trouble.sentence.clone()),
+        }
     }
 
     fn no_partition(&self) -> String {
