@@ -114,6 +114,14 @@ impl Proxy {
         }
     }
 
+    /// How long a stop may take before it is not waited for any longer. An egress bounds its own by `drain_timeout`.
+    fn stop_bound(&self) -> Option<Duration> {
+        match self {
+            Self::Ingress(_) => Some(ingress::STOP_BOUND),
+            Self::Egress(_) => None,
+        }
+    }
+
     /// Takes over what can change while running.
     fn reload(&self, config: &Config) {
         match (self, config) {
@@ -226,15 +234,32 @@ fn ping(watchdog: &Watchdog, process: &ProcessMetrics) {
     }
 }
 
+/// Waits for the end of all drains, each within its bound. `false`: a thread panicked or was not waited for any longer.
 fn drain(proxies: Vec<Proxy>, watchdog: &Watchdog, process: &ProcessMetrics) -> bool {
     proxies.iter().for_each(Proxy::stop);
-    let threads: Vec<JoinHandle<bool>> =
-        proxies.into_iter().map(|proxy| thread::spawn(move || proxy.join())).collect();
-    while threads.iter().any(|thread| !thread.is_finished()) {
+    let start = Instant::now();
+    let mut threads: Vec<(Option<Duration>, JoinHandle<bool>)> =
+        proxies.into_iter().map(|proxy| (proxy.stop_bound(), thread::spawn(move || proxy.join()))).collect();
+    let mut sound = true;
+    while !threads.is_empty() {
         ping(watchdog, process);
         thread::sleep(Duration::from_millis(10));
+        let late = |bound: &Option<Duration>| bound.is_some_and(|bound| start.elapsed() > bound);
+        let (ended, running): (Vec<_>, Vec<_>) =
+            threads.into_iter().partition(|(bound, thread)| thread.is_finished() || late(bound));
+        threads = running;
+        for (_, thread) in ended {
+            if thread.is_finished() {
+                sound &= thread.join().unwrap_or(false);
+            } else {
+                tracing::error!(
+                    "an ingress did not end in time and is left; what it had not committed is sent again at the next start"
+                );
+                sound = false;
+            }
+        }
     }
-    threads.into_iter().all(|thread| thread.join().unwrap_or(false))
+    sound
 }
 
 fn load_all(files: &[PathBuf], load: Load) -> Result<Vec<Loaded<Config>>, Failure> {
