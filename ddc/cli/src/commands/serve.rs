@@ -163,7 +163,8 @@ fn serve(files: &[PathBuf], load: Load) -> Result<(), Failure> {
         let started = Proxy::start(config, &registry, &watchdog).and_then(|proxy| {
             let server = AdminServer::bind(&admin, proxy.view());
             proxies.push(proxy);
-            Ok(admins.push(server?))
+            admins.push(server?);
+            Ok(())
         });
         if let Err(error) = started {
             proxies.iter().for_each(Proxy::stop);
