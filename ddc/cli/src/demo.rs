@@ -57,9 +57,10 @@ pub(crate) struct Demo {
     /// The size of every value, up to 1MiB [default: a mix of 0 bytes to 1 MiB, mostly small]
     #[arg(long, value_parser = size)]
     size: Option<u32>,
-    /// How fast the ingress sends, in bits per second on the wire; or `unlimited`
-    #[arg(long, default_value = "400Mbit/s")]
-    rate: Rate,
+    /// How fast the ingress sends, in bits per second on the wire; or `unlimited` [default: 400Mbit/s, less where the
+    /// kernel gives small socket buffers]
+    #[arg(long)]
+    rate: Option<Rate>,
     /// The share of datagrams that are dropped between ingress and egress, for example 0.01
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     loss: f64,
@@ -124,7 +125,8 @@ fn compression(text: &str) -> Result<Compression, String> {
 
 impl Demo {
     /// Runs the demo to its end.
-    pub(crate) fn run(&self) -> Result<(), Failure> {
+    pub(crate) fn run(mut self) -> Result<(), Failure> {
+        self.rate = Some(self.rate());
         let unavailable = |error: anyhow::Error| Failure::new(Exit::Unavailable, format!("demo: {error:#}"));
         let interrupted = interrupts().map_err(unavailable)?;
         let mut view = View::new(self.json, self.records);
@@ -133,11 +135,11 @@ impl Demo {
         let (report, examples) = match result {
             Ok(found) => found,
             Err(error) => {
-                view.finish("");
+                view.clear();
                 return Err(unavailable(error));
             }
         };
-        view.finish(&report.summary(self, &examples));
+        view.finish(&report.summary(&self, &examples));
         if self.json {
             let json = serde_json::to_string(&report).map_err(|error| unavailable(error.into()))?;
             // A reader that has gone away does not change the result.
@@ -148,6 +150,11 @@ impl Demo {
         }
         let exit = if report.interrupted { Exit::Unavailable } else { Exit::Internal };
         Err(Failure::new(exit, format!("demo: {}", report.verdict())))
+    }
+
+    /// The rate asked for, or what this machine bears.
+    fn rate(&self) -> Rate {
+        self.rate.unwrap_or_else(link::default_rate)
     }
 
     fn init_log(&self, view: &View) {
@@ -169,10 +176,12 @@ impl Demo {
         let (seed, run) = (self.seed.map_or_else(random, Ok)?, random()? as u32);
         view.show(&Snapshot { phase: "starting the clusters", ..Snapshot::default() });
         let real = !(self.source_brokers.is_empty() && self.destination_brokers.is_empty());
-        let prefix = if real { format!("ddc-demo-{run:08x}.") } else { String::new() };
-        let source = Cluster::open("source", &self.source_brokers, &prefix)?;
+        // On a real cluster every name must be this run's own; the group has the same, without the dot.
+        let name = format!("ddc-demo-{run:08x}");
+        let prefix = if real { format!("{name}.") } else { String::new() };
+        let source = Cluster::open("source", &self.source_brokers, &prefix, &name)?;
         let prefix = format!("{}{prefix}", link::DESTINATION_PREFIX);
-        let destination = match Cluster::open("destination", &self.destination_brokers, &prefix) {
+        let destination = match Cluster::open("destination", &self.destination_brokers, &prefix, &name) {
             Ok(destination) => destination,
             Err(error) => {
                 source.remove();

@@ -6,12 +6,14 @@ use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use ddc_proxy::config::{self, SecretKey};
+use ddc_proxy::config::{self, BitRate, Rate, SecretKey};
 use ddc_proxy::{egress, ingress};
 use ddc_telemetry::Registry;
 use ddc_telemetry::notify::Watchdog;
+use ddc_udp::{ReceiverOptions, ReceiverSocket};
 use ring::rand::{SecureRandom, SystemRandom};
 use tempfile::TempDir;
 
@@ -22,6 +24,10 @@ use super::relay::Relay;
 /// An embedded cluster lets a fetch that finds nothing wait for its whole time, also when records come: so the time is
 /// short. Real clusters answer at once.
 pub(super) const MOCK_FETCH_WAIT_MS: u32 = 5;
+
+/// Both sides share this machine with two brokers, a producer and a verifier: when the sending thread has to wait for its
+/// turn in the middle of a block, the default of 50 ms takes the pause for the loss of what is still to come.
+const REORDER_TIMEOUT: &str = "500ms";
 
 /// What stands before a source topic's name at the destination.
 pub(super) const DESTINATION_PREFIX: &str = "copy.";
@@ -91,6 +97,31 @@ impl Link {
     }
 }
 
+/// The rate without `--rate`: [`RATE`], or what the kernel's receive buffer can hold for [`STALL`], the time for which the
+/// receiving thread may have to wait for its turn. Where nobody raised `net.core.rmem_max` that is some 40 Mbit/s.
+pub(super) fn default_rate() -> Rate {
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    // Without a socket there is no demo; the egress will say why.
+    let granted = ReceiverSocket::open(&ReceiverOptions::new(any_port)).map(|socket| socket.buffer().granted);
+    let rate = granted.map_or(RATE, |bytes| affordable(bytes as u64));
+    BitRate::new(rate).map_or(Rate::Unlimited, Rate::Limited)
+}
+
+/// In bits per second, for a receive buffer of so many bytes.
+fn affordable(buffer: u64) -> u64 {
+    // The kernel doubles what it grants, and books a datagram of a 1500-byte packet as 2304 bytes.
+    let datagrams = buffer * 2 / 2304;
+    let bits = datagrams * ON_WIRE_BITS * 1000 / STALL.as_millis() as u64;
+    (bits / 1_000_000 * 1_000_000).clamp(1_000_000, RATE)
+}
+
+/// The default where buffers allow it: both clusters, both sides and the comparison keep up on two cores.
+const RATE: u64 = 400_000_000;
+/// See [`default_rate`].
+const STALL: Duration = Duration::from_millis(50);
+/// A packet of 1500 bytes with all of its Ethernet framing.
+const ON_WIRE_BITS: u64 = 1538 * 8;
+
 fn write_key(path: &Path) -> anyhow::Result<()> {
     let mut bytes = [0; 32];
     SystemRandom::new().fill(&mut bytes).map_err(|_| anyhow!("the system gives no random numbers"))?;
@@ -115,11 +146,10 @@ fn common(text: &mut String, demo: &Demo, side: &str) {
 }
 
 fn ingress_toml(demo: &Demo, target: SocketAddr, source: &Cluster) -> String {
-    let mut text = format!("[link]\ntarget = \"{target}\"\nrate = \"{}\"\n", demo.rate);
+    let mut text = format!("[link]\ntarget = \"{target}\"\nrate = \"{}\"\n", demo.rate());
     common(&mut text, demo, "ingress");
     let (brokers, topics) = (list(source.brokers()), list(source.topics()));
-    // The group is as new as the topics; on a real cluster its offsets go with them.
-    let group = toml::Value::from(format!("ddc-demo-{}", source.topics().first().map_or("", String::as_str)));
+    let group = toml::Value::from(source.group());
     let _ = write!(
         text,
         "[link.fec]\ncode = \"{}\"\ninterleave = {}\n\
@@ -139,7 +169,8 @@ fn egress_toml(demo: &Demo, listen: SocketAddr, destination: &Cluster) -> String
     let brokers = list(destination.brokers());
     let _ = write!(
         text,
-        "[sink.kafka]\nbrokers = {brokers}\ntopic_prefix = \"{DESTINATION_PREFIX}\"\n[admin]\nlisten = \"none\"\n"
+        "[link.receive]\nreorder_timeout = \"{REORDER_TIMEOUT}\"\n\
+         [sink.kafka]\nbrokers = {brokers}\ntopic_prefix = \"{DESTINATION_PREFIX}\"\n[admin]\nlisten = \"none\"\n"
     );
     text
 }
@@ -147,4 +178,17 @@ fn egress_toml(demo: &Demo, listen: SocketAddr, destination: &Cluster) -> String
 /// A TOML array of strings.
 fn list(texts: &[String]) -> toml::Value {
     texts.iter().map(String::as_str).collect::<Vec<_>>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_buffer_makes_a_slow_default_and_a_large_one_does_not_make_a_fast_one() {
+        assert_eq!(affordable(208 << 10), 45_000_000);
+        assert_eq!(affordable(4 << 20), RATE);
+        assert_eq!(affordable(1 << 40), RATE);
+        assert_eq!(affordable(0), 1_000_000);
+    }
 }

@@ -101,7 +101,7 @@ impl Report {
             "  link      {} datagrams over UDP, AES-256-GCM, FEC {}, rate {}",
             grouped(self.datagrams_sent),
             demo.fec,
-            demo.rate
+            demo.rate()
         ));
         if demo.loss > 0.0 {
             let share = self.datagrams_dropped as f64 * 100.0 / self.datagrams_sent.max(1) as f64;

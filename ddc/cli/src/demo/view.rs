@@ -96,10 +96,15 @@ impl View {
 
     /// Takes the picture away, and prints the end of the story.
     pub(super) fn finish(&mut self, summary: &str) {
+        self.clear();
+        self.print(summary);
+    }
+
+    /// Takes the picture away.
+    pub(super) fn clear(&mut self) {
         self.live = None;
         let _ = self.multi.clear();
         self.multi.set_draw_target(ProgressDrawTarget::hidden());
-        self.print(summary);
     }
 
     fn print(&self, text: &str) {
