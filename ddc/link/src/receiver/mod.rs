@@ -50,8 +50,7 @@ pub use positions::{
 };
 pub use replay::WINDOW as REPLAY_WINDOW;
 pub use session::{
-    FRESH_PACKETS, MAX_BLOCK, MAX_GOODBYE_AHEAD, MAX_SILENCE, SILENCE_BEFORE_HEARTBEAT, StoredSession,
-    StoredState,
+    FRESH_PACKETS, MAX_BLOCK, MAX_GOODBYE_AHEAD, SILENCE_BEFORE_HEARTBEAT, StoredSession, StoredState,
 };
 pub use unpack::{UnpackError, Unpacker};
 
@@ -518,7 +517,7 @@ impl Receiver {
     ) -> Result<(), Reject> {
         let heartbeat = Heartbeat::decode(payload).map_err(|_| Reject::Payload)?;
         let session = &mut self.sessions[index];
-        session.heartbeat(&heartbeat);
+        session.heartbeat(header, &heartbeat, now);
         session.begun(header, now);
         let session = session.id;
         self.counters.heartbeats += 1;

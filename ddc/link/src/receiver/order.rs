@@ -4,10 +4,14 @@
 //!
 //! - **overtaken**: a packet of a block ≥ b + 2·D_max came, after which the sender sends nothing of b, and since
 //!   then [`OVERTAKEN_PACKETS`] packet numbers or the reorder timeout passed; or
-//! - **silent**: no symbol of b itself came for the silence limit, counted for an unseen block from when it was
-//!   known to have begun; or
+//! - **finished**: a heartbeat said that all symbols of b were sent, and since then, and since the last symbol of b
+//!   came, the reorder timeout passed. Before the first heartbeat: no symbol of b came for
+//!   [`super::SILENCE_BEFORE_HEARTBEAT`]; or
 //! - **window full**: the memory of all sessions is used up and b is the oldest; or
 //! - **session ended**.
+//!
+//! Silence alone proves nothing once heartbeats come: a sender that stood still in the middle of a block goes on with
+//! it (docs/decisions/0007).
 //!
 //! Only the first block in order is ever judged, so that a block behind it may still become whole. Unseen blocks
 //! are given up as ranges: a jump over 2⁴⁰ blocks costs as much as one over two.
@@ -31,7 +35,7 @@ const MAX_STEPPED_OVER: usize = 64;
 pub enum GiveUpCause {
     /// The sender had gone on to later blocks.
     Overtaken,
-    /// Nothing of it came for too long.
+    /// All of it had been sent, or nothing of it came for too long.
     Silent,
     /// The window was full and it was the oldest.
     WindowFull,
@@ -60,7 +64,8 @@ pub(crate) struct Patience {
     /// 2·D_max.
     pub(crate) reach: u64,
     pub(crate) reorder_timeout: Duration,
-    pub(crate) silence: Duration,
+    /// How long silence is borne, while no heartbeat has told what was sent.
+    pub(crate) silence: Option<Duration>,
 }
 
 /// The moment of a judgement.
@@ -89,6 +94,8 @@ pub(crate) struct Order {
     next: u64,
     held: BTreeMap<u64, Block>,
     begun: Begun,
+    /// The same marks for blocks of which all symbols have been sent.
+    finished: Begun,
     stepped_over: SteppedOver,
 }
 
@@ -99,6 +106,7 @@ impl Order {
             next,
             held: BTreeMap::new(),
             begun: Begun { marks: VecDeque::new(), end: next },
+            finished: Begun { marks: VecDeque::new(), end: next },
             stepped_over: SteppedOver::default(),
         }
     }
@@ -111,6 +119,11 @@ impl Order {
     /// The blocks before `end` are known to have begun.
     pub(crate) fn begun(&mut self, end: u64, now: Instant, highest_packet: u64) {
         self.begun.note(end, now, highest_packet);
+    }
+
+    /// All symbols of the blocks before `end` have been sent.
+    pub(crate) fn finished(&mut self, end: u64, now: Instant, highest_packet: u64) {
+        self.finished.note(end, now, highest_packet);
     }
 
     /// Bytes for which the window needs room before this symbol is taken.
@@ -175,11 +188,12 @@ impl Order {
         let head = self.next;
         let overtaken = self.begun.first_beyond(head.saturating_add(patience.reach));
         let overtaken = overtaken.map(|mark| mark.at + patience.reorder_timeout);
-        let silent = match self.held.get(&head) {
+        let last_symbol_at = match self.held.get(&head) {
             Some(block) if block.is_complete() => return Some(block.last_symbol_at()),
-            Some(block) => Some(block.last_symbol_at() + patience.silence),
-            None => self.begun.first_beyond(head).map(|mark| mark.at + patience.silence),
+            Some(block) => Some(block.last_symbol_at()),
+            None => None,
         };
+        let silent = self.silent_at(head, last_symbol_at, patience).map(|(at, _)| at);
         [overtaken, silent].into_iter().flatten().min()
     }
 
@@ -198,8 +212,27 @@ impl Order {
         moment: Moment,
     ) -> Option<GiveUpCause> {
         let overtaken = || self.overtaken(head, patience, moment).map(|_| GiveUpCause::Overtaken);
-        let silent = moment.passed(last_symbol_at, patience.silence).then_some(GiveUpCause::Silent);
-        moment.hurry.or_else(overtaken).or(silent)
+        let silent = || {
+            let (at, _) = self.silent_at(head, Some(last_symbol_at), patience)?;
+            moment.reached(at).then_some(GiveUpCause::Silent)
+        };
+        moment.hurry.or_else(overtaken).or_else(silent)
+    }
+
+    /// When `head` need not be waited for any longer, and up to which block (excluded) that holds for unseen ones.
+    fn silent_at(
+        &self,
+        head: u64,
+        last_symbol_at: Option<Instant>,
+        patience: Patience,
+    ) -> Option<(Instant, u64)> {
+        if let Some(mark) = self.finished.first_beyond(head) {
+            let since = last_symbol_at.map_or(mark.at, |last| last.max(mark.at));
+            return Some((since + patience.reorder_timeout, mark.end));
+        }
+        let silence = patience.silence?;
+        let begun = self.begun.first_beyond(head)?;
+        Some((last_symbol_at.unwrap_or(begun.at) + silence, begun.end))
     }
 
     /// Up to which block (excluded) the unseen blocks from `head` on are due, if they are.
@@ -210,26 +243,27 @@ impl Order {
         if let Some(end) = self.overtaken(head, patience, moment) {
             return Some((end, GiveUpCause::Overtaken));
         }
-        let mark = self.begun.first_beyond(head)?;
-        moment.passed(mark.at, patience.silence).then_some((mark.end, GiveUpCause::Silent))
+        let (at, end) = self.silent_at(head, None, patience)?;
+        moment.reached(at).then_some((end, GiveUpCause::Silent))
     }
 
     /// Up to which block (excluded) all are overtaken, if `head` is: those with b + reach < the mark's end.
     fn overtaken(&self, head: u64, patience: Patience, moment: Moment) -> Option<u64> {
         let mark = self.begun.first_beyond(head.saturating_add(patience.reach))?;
         let packets = moment.highest_packet.saturating_sub(mark.highest_packet) >= OVERTAKEN_PACKETS;
-        (packets || moment.passed(mark.at, patience.reorder_timeout)).then(|| mark.end - patience.reach)
+        (packets || moment.reached(mark.at + patience.reorder_timeout)).then(|| mark.end - patience.reach)
     }
 
     fn pass(&mut self, next: u64) {
         self.next = next;
         self.begun.forget(next);
+        self.finished.forget(next);
     }
 }
 
 impl Moment {
-    fn passed(&self, since: Instant, limit: Duration) -> bool {
-        self.timers && self.now.saturating_duration_since(since) >= limit
+    fn reached(&self, at: Instant) -> bool {
+        self.timers && self.now >= at
     }
 }
 

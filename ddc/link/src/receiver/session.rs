@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ddc_wire::{BlockNumber, Goodbye, Header, Heartbeat, KeyId, Kind, OVERHEAD, Session as SessionId};
+use ddc_wire::{BlockNumber, Goodbye, Header, Heartbeat, KeyId, Kind, Session as SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::counters::{Counters, Reject};
@@ -18,18 +18,14 @@ use super::{Event, GivenUpReason, RetiredWhy};
 /// A session whose first packet has a number below this is taken from its beginning: what is missing of it was
 /// lost, not sent before we listened.
 pub const FRESH_PACKETS: u64 = 4096;
-/// How long a block is waited for in silence before the first heartbeat has told the sender's rate.
+/// How long a block is waited for in silence while no heartbeat has told what was sent.
 pub const SILENCE_BEFORE_HEARTBEAT: Duration = Duration::from_secs(2);
-/// The longest silence a heartbeat can ask for.
-pub const MAX_SILENCE: Duration = Duration::from_mins(1);
 /// Block numbers at and above it are refused: no sender gets there, and sums with them stay in range.
 pub const MAX_BLOCK: u64 = 1 << 62;
 /// The last packet that a goodbye may name lies at most this far ahead of the goodbye itself.
 pub const MAX_GOODBYE_AHEAD: u64 = 1024;
 /// A sender that pauses longer (three heartbeats) begins to send anew, for finding two senders.
 const SENDING_PAUSE: Duration = Duration::from_secs(3);
-/// Wire bytes of a datagram beside its UDP payload, at most: UDP 8, IPv6 40, Ethernet 38.
-const WIRE_OVERHEAD: u64 = 8 + 40 + 38;
 
 /// What the egress keeps of a session across its own restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,11 +97,10 @@ pub(crate) struct Session {
     heard: Option<Heard>,
     order: Order,
     joiner: Joiner,
-    /// What the last heartbeat said: how long the silence limit is.
-    silence: Option<Silence>,
+    /// Whether a heartbeat came in this life of the receiver.
+    has_heartbeat: bool,
     /// The greatest D_max of its headers.
     d_max: u8,
-    largest_datagram: u64,
 }
 
 /// What exists once a packet of the session was authentic in this life of the receiver.
@@ -113,12 +108,6 @@ struct Heard {
     keys: SessionKeys,
     window: ReplayWindow,
     loss: PathLoss,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Silence {
-    span: Duration,
-    rate_bits: u64,
 }
 
 /// A session that is being retired.
@@ -169,9 +158,8 @@ impl Session {
             heard: None,
             order: Order::new(start),
             joiner: Joiner::new(id, key_id, max_batch_bytes),
-            silence: None,
+            has_heartbeat: false,
             d_max: 1,
-            largest_datagram: 0,
         }
     }
 
@@ -224,7 +212,6 @@ impl Session {
         self.last_heard = self.last_heard.max(now);
         self.source = Some(source);
         self.d_max = self.d_max.max(header.d_max);
-        self.largest_datagram = self.largest_datagram.max(len as u64);
         if let Some(heard) = &mut self.heard {
             let number = header.packet_number;
             heard.loss.packet(&heard.window, number.0, now, counters);
@@ -257,10 +244,10 @@ impl Session {
         Ok(late.then_some(Event::LateBlock { session: self.id, block: symbol.block }))
     }
 
-    /// Learns the sender's span and rate.
-    pub(crate) fn heartbeat(&mut self, heartbeat: &Heartbeat) {
-        let span = Duration::from_micros(u64::from(heartbeat.interleave_span_micros));
-        self.silence = Some(Silence { span, rate_bits: heartbeat.rate_bits });
+    /// Learns which blocks have been sent whole.
+    pub(crate) fn heartbeat(&mut self, header: &Header, heartbeat: &Heartbeat, now: Instant) {
+        self.has_heartbeat = true;
+        self.order.finished(heartbeat.blocks.min(header.block.0), now, self.highest_packet());
     }
 
     /// The session ends `reorder_timeout` after its first goodbye.
@@ -367,13 +354,7 @@ impl Session {
     }
 
     fn patience(&self, reorder_timeout: Duration) -> Patience {
-        let silence = self.silence.map_or(SILENCE_BEFORE_HEARTBEAT, |silence| {
-            let wire_bits = 8 * (self.largest_datagram.max(OVERHEAD as u64) + WIRE_OVERHEAD);
-            let datagrams = 8 * u64::from(self.d_max);
-            // At most 9,000 · 8 · 255 · 8 bits times 10⁶: far from overflowing. A rate of 0 is unlimited.
-            let micros = (wire_bits * datagrams * 1_000_000).checked_div(silence.rate_bits).unwrap_or(0);
-            (silence.span + reorder_timeout).max(Duration::from_micros(micros)).min(MAX_SILENCE)
-        });
+        let silence = (!self.has_heartbeat).then_some(SILENCE_BEFORE_HEARTBEAT);
         Patience { reach: 2 * u64::from(self.d_max), reorder_timeout, silence }
     }
 

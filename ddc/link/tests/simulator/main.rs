@@ -72,6 +72,7 @@ struct World {
     epoch: u64,
     address: u16,
     socket: Vec<(u16, Vec<u8>)>,
+    socket_queue: usize,
 }
 
 impl World {
@@ -118,6 +119,7 @@ impl World {
             epoch: 0,
             address: 1000,
             socket: Vec::new(),
+            socket_queue: SOCKET_QUEUE,
             rng,
         }
     }
@@ -252,7 +254,7 @@ impl World {
 
     fn receive(&mut self) -> Time {
         while let Some((from, bytes)) = self.diode.arrive(self.now) {
-            if self.egress.is_some() && self.socket.len() < SOCKET_QUEUE {
+            if self.egress.is_some() && self.socket.len() < self.socket_queue {
                 self.socket.push((from, bytes));
             }
         }
@@ -429,6 +431,35 @@ fn fair_weather_loses_nothing() {
         for (partition, log) in &world.logs {
             let known = &egress.known[partition];
             assert_eq!(known.delivered.len(), log.offsets.len(), "seed {seed}");
+            assert!(known.reported.is_empty(), "seed {seed}: {:?}", known.reported);
+        }
+    }
+}
+
+/// Hosts that stand still, on a path that loses nothing: nothing is lost, however long and wherever in a block a side
+/// stood still (docs/decisions/0007).
+#[test]
+fn standing_still_loses_nothing() {
+    for seed in 20_000..20_200 {
+        let mut world = World::new(seed);
+        world.diode.clear_up();
+        world.socket_queue = usize::MAX;
+        let end = Duration::from_secs(5);
+        while world.now < end {
+            let step = Duration::from_micros(world.rng.random_range(1..60_000));
+            world.run(world.now + step, end);
+            let long = Duration::from_millis([30, 80, 200, 3_000][world.rng.random_range(0..4usize)]);
+            let fault =
+                if world.rng.random() { Fault::StopIngress { long } } else { Fault::StopEgress { long } };
+            world.strike(fault);
+        }
+        while !world.has_sent_all() {
+            world.run(world.now + Duration::from_secs(5), Time::ZERO);
+        }
+        world.run(world.now + Duration::from_secs(35), Time::ZERO);
+        world.check();
+        let egress = world.egress.expect("nobody killed it");
+        for known in egress.known.values() {
             assert!(known.reported.is_empty(), "seed {seed}: {:?}", known.reported);
         }
     }

@@ -85,8 +85,7 @@ impl Running {
         self.publish(Instant::now());
         while !self.thread.control.is_stopping() {
             self.thread.tick.mark();
-            self.receive(&mut batch);
-            let now = Instant::now();
+            let now = self.receive(&mut batch);
             self.drain(now);
             if now.saturating_duration_since(self.published_at) >= PUBLISH_EVERY {
                 self.take_keyring(now);
@@ -99,9 +98,12 @@ impl Running {
         self.thread.tick.retire();
     }
 
-    fn receive(&mut self, batch: &mut ReceiveBatch) {
+    /// Takes what arrived. Returns a time up to which everything that arrived was taken: by it, blocks are judged, so that
+    /// nothing is held against symbols that still wait in the socket while this thread stood still.
+    fn receive(&mut self, batch: &mut ReceiveBatch) -> Instant {
         let thread = &mut self.thread;
         let now = Instant::now();
+        let before = now;
         let due = thread.receiver.next_deadline().map(|due| due.saturating_duration_since(now));
         let wait = due.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
         let received = match thread.socket.receive(batch, wait) {
@@ -112,11 +114,11 @@ impl Running {
                 }
                 *lock(&thread.shared.socket_error) = Some(error.to_string());
                 thread::sleep(ERROR_PAUSE);
-                return;
+                return Instant::now();
             }
         };
         if received == 0 {
-            return;
+            return Instant::now();
         }
         let (now, wall) = (Instant::now(), wall_clock_micros());
         let (mut wire_bytes, mut count) = (0, 0);
@@ -132,6 +134,7 @@ impl Running {
         }
         thread.metrics.packets_received.add(count);
         thread.metrics.bytes_received.add(wire_bytes);
+        before
     }
 
     /// Takes everything that is ready.

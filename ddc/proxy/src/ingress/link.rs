@@ -34,6 +34,10 @@ use crate::state::StateDir;
 
 /// One heartbeat a second.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// When the sender falls idle, a heartbeat follows after this time …
+const IDLE_BEFORE_HEARTBEAT: Duration = Duration::from_millis(20);
+/// … but not sooner after the one before, so that a trickle of records is not doubled.
+const HEARTBEAT_AFTER: Duration = Duration::from_millis(200);
 /// The longest wait for a block: it bounds how late a stop and the watchdog are served.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 /// How long the last goodbye may take on a stop: what was begun is sent, at the link's rate, then the goodbyes.
@@ -240,6 +244,7 @@ impl LinkThread {
     ) -> End {
         let clocks = wall_minus_boot_micros();
         let mut next_heartbeat = Instant::now();
+        let mut blocks_told = 0;
         let mut new_key = false;
         loop {
             tick.mark();
@@ -250,6 +255,7 @@ impl LinkThread {
                 }
                 new_key = self.seal.get().1 != self.seal_change;
                 next_heartbeat = now + HEARTBEAT_EVERY;
+                blocks_told = sender.totals().blocks;
                 self.heartbeat(sender, now);
             }
             if new_key && !self.mid_batch {
@@ -285,7 +291,16 @@ impl LinkThread {
                         sleep_until(until);
                     }
                 }
-                Step::Idle => self.wait_for_block(sender, next_heartbeat),
+                Step::Idle => {
+                    if sender.totals().blocks > blocks_told {
+                        // Tells the egress that nothing more comes of these blocks: what is lost of them is named now.
+                        let after =
+                            next_heartbeat.checked_sub(HEARTBEAT_EVERY).unwrap_or(now) + HEARTBEAT_AFTER;
+                        next_heartbeat = next_heartbeat.min(after.max(now + IDLE_BEFORE_HEARTBEAT));
+                        blocks_told = sender.totals().blocks;
+                    }
+                    self.wait_for_block(sender, next_heartbeat);
+                }
             }
         }
     }

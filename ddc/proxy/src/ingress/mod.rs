@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ddc_kafka::context::Reporter;
 use ddc_kafka::group::GroupMember;
-use ddc_kafka::settings::{Role, SourceSettings};
 use ddc_link::sender::{Compression, PackConfig, Packer};
 use ddc_telemetry::catalogue::IngressMetrics;
 use ddc_telemetry::exposition::{LinkMetrics, Registry};
@@ -326,13 +325,11 @@ fn pack_config(config: &IngressConfig) -> PackConfig {
 
 fn group_member(config: &IngressConfig, reporter: Reporter) -> anyhow::Result<GroupMember> {
     let name = config.link.name.as_str();
-    let role = Role::Source(SourceSettings {
-        group: config.source.group.clone(),
-        max_record_bytes: config.pack.max_record_bytes.0,
-        queue_bytes: config.buffer.0.clamp(1 << 20, 64 << 20),
-    });
-    let settings =
-        config.source.client.build(&role).with_context(|| format!("link {name}: [source.kafka]"))?;
+    let settings = config
+        .source
+        .client
+        .build(&config.kafka_role())
+        .with_context(|| format!("link {name}: [source.kafka]"))?;
     GroupMember::new(&settings, reporter, BATCH_RECORDS)
         .with_context(|| format!("link {name}: the Kafka consumer cannot be made"))
 }

@@ -123,11 +123,22 @@ impl Maker {
         self.raw_block(self.next_block, &block)
     }
 
+    /// A heartbeat after all symbols of every block that was made.
     fn heartbeat(&mut self, rate_bits: u64, span: Duration) -> Vec<u8> {
+        self.heartbeat_after(self.next_block, rate_bits, span)
+    }
+
+    /// A heartbeat that says that the blocks before `blocks` have been sent whole.
+    fn heartbeat_after(&mut self, blocks: u64, rate_bits: u64, span: Duration) -> Vec<u8> {
         let header = self.header(Kind::Heartbeat, self.next_block);
         let interleave_span_micros = span.as_micros() as u32;
-        let heartbeat =
-            Heartbeat { wall_clock_micros: WALL, rate_bits, interleave_span_micros, ..Default::default() };
+        let heartbeat = Heartbeat {
+            wall_clock_micros: WALL,
+            blocks,
+            rate_bits,
+            interleave_span_micros,
+            ..Default::default()
+        };
         let mut payload = Vec::new();
         heartbeat.encode(&mut payload);
         self.seal(&header, &payload)
