@@ -43,12 +43,7 @@ impl Line {
         let mut link = Link::new(name, &source, &destination, &[topic]);
         let target = format!("{DESTINATION}:{}", link.port());
         link.ingress.set("link.target", target.as_str()).set("link.interface", INTERFACE);
-        link.egress
-            .set("link.listen", target.as_str())
-            .set("link.interface", INTERFACE)
-            // A machine that is busy with brokers and compilers lets the sending thread wait for more than the default of
-            // 50 ms in the middle of a block. That is not what is tested here; the ways of frames are.
-            .set("link.receive.reorder_timeout", "1s");
+        link.egress.set("link.listen", target.as_str()).set("link.interface", INTERFACE);
         let (source, destination) = (Cluster::new(&source), Cluster::new(&destination));
         source.create(topic, PARTITIONS, &[]);
         // The egress first: a closed port would make its host's kernel answer.

@@ -25,10 +25,6 @@ use super::relay::Relay;
 /// short. Real clusters answer at once.
 pub(super) const MOCK_FETCH_WAIT_MS: u32 = 5;
 
-/// Both sides share this machine with two brokers, a producer and a verifier: when the sending thread has to wait for its
-/// turn in the middle of a block, the default of 50 ms takes the pause for the loss of what is still to come.
-const REORDER_TIMEOUT: &str = "500ms";
-
 /// What stands before a source topic's name at the destination.
 pub(super) const DESTINATION_PREFIX: &str = "copy.";
 
@@ -169,8 +165,7 @@ fn egress_toml(demo: &Demo, listen: SocketAddr, destination: &Cluster) -> String
     let brokers = list(destination.brokers());
     let _ = write!(
         text,
-        "[link.receive]\nreorder_timeout = \"{REORDER_TIMEOUT}\"\n\
-         [sink.kafka]\nbrokers = {brokers}\ntopic_prefix = \"{DESTINATION_PREFIX}\"\n[admin]\nlisten = \"none\"\n"
+        "[sink.kafka]\nbrokers = {brokers}\ntopic_prefix = \"{DESTINATION_PREFIX}\"\n[admin]\nlisten = \"none\"\n"
     );
     text
 }
