@@ -12,9 +12,11 @@ use ddc_e2e::cluster::Cluster;
 mod fields;
 mod restarts;
 mod security;
+mod topics;
+mod troubles;
 
 /// What crosses has crossed by then.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Clients of both clusters.
 fn clusters(pair: &Pair) -> (Cluster, Cluster) {
