@@ -131,6 +131,8 @@ pub(crate) struct Outlet {
     stored_at: Instant,
     /// Checkpoints in the ring.
     checkpoints: usize,
+    /// When the client error that was counted last occurred.
+    counted_error: Option<Instant>,
 }
 
 impl Outlet {
@@ -161,6 +163,7 @@ impl Outlet {
             store: parts.store,
             stored_at: Instant::now(),
             checkpoints: 0,
+            counted_error: None,
         }
     }
 
@@ -500,8 +503,13 @@ impl Outlet {
     /// Asks the destination for a sign of life when there is reason to doubt it and nothing is on its way that would
     /// tell. Bounded by [`PROBE_TIMEOUT`].
     pub(crate) fn probe(&mut self) {
-        let doubtful =
-            self.producer.reporter().last_error().is_some() || !self.shared.connected.load(Relaxed);
+        let error = self.producer.reporter().last_error();
+        let doubtful = error.is_some() || !self.shared.connected.load(Relaxed);
+        // What keeps the client as a whole away (a wrong password) comes back with no record: it is counted here.
+        if let Some(error) = error.filter(|error| self.counted_error != Some(error.at)) {
+            self.counted_error = Some(error.at);
+            self.metrics.sink_errors.inc(reason(error.verdict));
+        }
         if doubtful && self.ring.is_empty() && self.producer.topics(PROBE_TIMEOUT).is_ok() {
             self.producer.reporter().clear_error();
             self.shared.connected.store(true, Relaxed);
