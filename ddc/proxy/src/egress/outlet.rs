@@ -23,11 +23,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender as ChannelSender;
-use ddc_kafka::errors::{Kind, Verdict, classify_code};
+use ddc_kafka::errors::classify_code;
 use ddc_link::receiver::{Positions, Unpacker};
 use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::notify::Tick;
-use ddc_telemetry::reasons::KafkaErrorReason;
 use ddc_telemetry::{EgressMetrics, LinkMetrics};
 use ddc_wire::{ChunkHeader, Record};
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -39,6 +38,7 @@ use super::queue::Item;
 use super::shared::{Shared, lock};
 use super::store::Store;
 use crate::config::PartitionMode;
+use crate::reason::reason;
 use crate::sink::destination::{Destinations, Need, NotReady};
 use crate::sink::in_flight::{InFlight, InFlightRecord, Settled};
 use crate::sink::kafka::{Answer, NotTaken, Producer, Route};
@@ -525,20 +525,5 @@ impl Outlet {
     /// The thread ends as planned.
     pub(crate) fn retire(self) {
         self.tick.retire();
-    }
-}
-
-/// The metric's label for a verdict.
-pub(super) fn reason(verdict: Verdict) -> KafkaErrorReason {
-    match verdict.kind {
-        Kind::Authentication => KafkaErrorReason::Authentication,
-        Kind::Authorization => KafkaErrorReason::Authorization,
-        Kind::UnknownTopic => KafkaErrorReason::UnknownTopic,
-        Kind::RecordTooLarge => KafkaErrorReason::TooLarge,
-        Kind::RecordRefused => KafkaErrorReason::Refused,
-        Kind::OffsetGone => KafkaErrorReason::OffsetOutOfRange,
-        Kind::Temporary if verdict.reason == "timed_out" => KafkaErrorReason::Timeout,
-        Kind::Temporary if matches!(verdict.reason, "unreachable" | "dns") => KafkaErrorReason::Connection,
-        Kind::Temporary | Kind::Fenced | Kind::Fatal => KafkaErrorReason::Other,
     }
 }

@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ddc_kafka::errors::{Kind, Verdict};
-use ddc_telemetry::reasons::KafkaErrorReason;
 use ddc_wire::SourceState;
 
 use super::KafkaSource;
 use crate::config::TopicPattern;
+use crate::reason::reason;
 
 /// How often lag and problems are worked out.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -31,7 +31,7 @@ impl KafkaSource {
     }
 
     pub(super) fn on_error(&mut self, verdict: &Verdict, error: &str) {
-        self.metrics.source_errors.inc(reason(verdict));
+        self.metrics.source_errors.inc(reason(*verdict));
         // A partition whose offset is gone starts again, which is told by itself.
         if verdict.kind != Kind::OffsetGone {
             let sentence = format!("the source's Kafka: {error}; {}", verdict.advice);
@@ -118,25 +118,11 @@ fn lasts(kind: Kind) -> bool {
     matches!(kind, Kind::Fatal | Kind::Fenced)
 }
 
-/// The metric's label.
-fn reason(verdict: &Verdict) -> KafkaErrorReason {
-    match verdict.kind {
-        Kind::Authentication => KafkaErrorReason::Authentication,
-        Kind::Authorization => KafkaErrorReason::Authorization,
-        Kind::UnknownTopic => KafkaErrorReason::UnknownTopic,
-        Kind::RecordTooLarge => KafkaErrorReason::TooLarge,
-        Kind::RecordRefused => KafkaErrorReason::Refused,
-        Kind::OffsetGone => KafkaErrorReason::OffsetOutOfRange,
-        Kind::Temporary if verdict.reason == "timed_out" => KafkaErrorReason::Timeout,
-        Kind::Temporary if matches!(verdict.reason, "unreachable" | "dns") => KafkaErrorReason::Connection,
-        Kind::Temporary | Kind::Fenced | Kind::Fatal => KafkaErrorReason::Other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use ddc_kafka::errors::classify_code;
+    use ddc_telemetry::reasons::KafkaErrorReason;
     use rdkafka::types::RDKafkaErrorCode as Code;
 
     #[test]
@@ -150,7 +136,7 @@ mod tests {
             (Code::UnknownTopicOrPartition, KafkaErrorReason::UnknownTopic),
             (Code::OffsetOutOfRange, KafkaErrorReason::OffsetOutOfRange),
         ] {
-            assert_eq!(reason(&classify_code(code)), label, "{code:?}");
+            assert_eq!(reason(classify_code(code)), label, "{code:?}");
         }
     }
 }
