@@ -96,7 +96,7 @@ impl Reader {
         if let Some(error) = found.error() {
             return Err(format!("{error:?}"));
         }
-        let (mut ends, mut new) = (BTreeMap::new(), TopicPartitionList::new());
+        let (mut ends, mut begins, mut new) = (BTreeMap::new(), BTreeMap::new(), TopicPartitionList::new());
         for partition in found.partitions() {
             let (low, high) = self
                 .consumer
@@ -105,12 +105,14 @@ impl Reader {
             if !self.next.contains_key(&partition.id()) {
                 let low = self.begin.get(&partition.id()).copied().unwrap_or(low);
                 new.add_partition_offset(&self.topic, partition.id(), Offset::Offset(low)).unwrap();
-                self.next.insert(partition.id(), low);
+                begins.insert(partition.id(), low);
             }
             ends.insert(partition.id(), high);
         }
         if new.count() > 0 {
             self.consumer.incremental_assign(&new).map_err(|error| error.to_string())?;
+            // Only now: a partition of this topic that has no leader yet ends the call before it is assigned.
+            self.next.append(&mut begins);
         }
         let start = Instant::now();
         while ends.iter().any(|(partition, end)| self.next[partition] < *end) {
