@@ -6,6 +6,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$ROOT_DIR"
 
+# A tenth of the scenarios that `make test` runs: this loop is for every few minutes.
+export SIM_SCENARIOS=${SIM_SCENARIOS:-200}
+
 use_rust || die "$EX_UNAVAILABLE" "no Rust $(rust_version_wanted) or later; run: scripts/setup.sh --for test"
 pure=(-p ddc-wire -p ddc-fec -p ddc-link -p ddc-udp -p ddc-telemetry)
 cargo fmt --all -- --check
