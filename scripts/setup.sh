@@ -3,7 +3,10 @@
 # everything and ends in a fraction of a second, without a network.
 #
 #   scripts/setup.sh --for demo     compiler, C libraries, Rust
-#   scripts/setup.sh --for test     the same, and clippy, rustfmt, Java and Maven for the brokers, network tools
+#   scripts/setup.sh --for observe  the same, and Prometheus and Alertmanager
+#   scripts/setup.sh --for test     all of it, and clippy, rustfmt, Java and Maven for the brokers, network tools, collectors
+#
+# Services that come with a package are neither started nor enabled: the tests start what they need for themselves.
 #
 # Debian 12: tried in a fresh root. Ubuntu 24.04: the same package names are written down, NOT TRIED.
 # Needs root or sudo when something is missing. Elsewhere it checks what it can and names what to install.
@@ -16,8 +19,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # rdkafka-sys builds librdkafka with cmake against OpenSSL, SASL and zlib. The curl headers are needed although curl
 # is switched off (librdkafka issue 5135).
 DEMO_PACKAGES=(build-essential cmake pkg-config libssl-dev libsasl2-dev zlib1g-dev libcurl4-openssl-dev ca-certificates)
+# What shows and judges the metrics; of `make observe`.
+OBSERVE_PACKAGES=(prometheus prometheus-alertmanager)
 # Brokers: Java 17 or later, Maven, openssl for their certificates. Software diode: ip, nft. Shell check: a Python venv.
-TEST_PACKAGES=(openjdk-17-jre-headless maven openssl iproute2 nftables procps python3 python3-venv git)
+# Telemetry: the real Prometheus and Alertmanager (with promtool and amtool), rsyslog and netdata as collectors.
+TEST_PACKAGES=(openjdk-17-jre-headless maven openssl iproute2 nftables procps python3 python3-venv git
+  "${OBSERVE_PACKAGES[@]}" rsyslog netdata-core)
 
 main() {
   local profile=
@@ -27,15 +34,16 @@ main() {
         profile=${2:-}
         shift
         ;;
-      *) die "$EX_USAGE" "unknown argument \`$1\`; usage: setup.sh --for demo|test" ;;
+      *) die "$EX_USAGE" "unknown argument \`$1\`; usage: setup.sh --for demo|observe|test" ;;
     esac
     shift
   done
   local packages=("${DEMO_PACKAGES[@]}")
   case $profile in
     demo) ;;
+    observe) packages+=("${OBSERVE_PACKAGES[@]}") ;;
     test) packages+=("${TEST_PACKAGES[@]}") ;;
-    *) die "$EX_USAGE" "usage: setup.sh --for demo|test" ;;
+    *) die "$EX_USAGE" "usage: setup.sh --for demo|observe|test" ;;
   esac
 
   [[ $(uname -s) == Linux ]] || die "$EX_UNAVAILABLE" "DDC builds and runs on Linux; this is $(uname -s)"
@@ -92,6 +100,7 @@ install_missing() {
     die "$EX_UNAVAILABLE" "\`apt-get update\` failed (see above); the packages still missing: ${missing[*]}"
   local log
   log=$(mktemp)
+  keep_services_down
   if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     -o Dpkg::Use-Pty=0 "${missing[@]}" >"$log" 2>&1 </dev/null; then
     say "$(tail -n 30 "$log")"
@@ -99,6 +108,38 @@ install_missing() {
     die "$EX_UNAVAILABLE" "\`apt-get install\` failed (see above); the packages still missing: ${missing[*]}"
   fi
   rm -f "$log"
+  let_services_be "${missing[@]}"
+}
+
+# While packages are installed, Debian's own switch (policy-rc.d) keeps their services from being started.
+POLICY=/usr/sbin/policy-rc.d
+POLICY_IS_OURS=
+keep_services_down() {
+  [[ ! -e $POLICY ]] || return 0
+  POLICY_IS_OURS=yes
+  trap remove_policy EXIT
+  printf '#!/bin/sh\nexit 101\n' | as_root tee "$POLICY" >/dev/null
+  as_root chmod 755 "$POLICY"
+}
+
+remove_policy() {
+  [[ ! $POLICY_IS_OURS ]] || as_root rm -f "$POLICY"
+  POLICY_IS_OURS=
+}
+
+# let_services_be PACKAGE…: what was installed just now is not started at the next boot either.
+let_services_be() {
+  remove_policy
+  [[ -d /run/systemd/system ]] || return 0
+  local package service
+  for package in "$@"; do
+    case $package in
+      prometheus | prometheus-alertmanager | rsyslog) service=$package ;;
+      netdata-core) service=netdata ;;
+      *) continue ;;
+    esac
+    as_root systemctl disable --quiet "$service" 2>/dev/null || true
+  done
 }
 
 # Java, Maven and cmake often come from elsewhere (SDKMAN, pip); one that works is not doubled.
@@ -171,7 +212,8 @@ rust_tools_present() { cargo clippy --version >/dev/null 2>&1 && cargo fmt --ver
 check_unknown() {
   local distribution=$1 profile=$2 missing=() tool library tools=(cc c++ cmake pkg-config git)
   shift 2
-  [[ $profile == test ]] && tools+=(java mvn openssl ip nft python3)
+  [[ $profile == demo ]] || tools+=(prometheus promtool amtool)
+  [[ $profile == test ]] && tools+=(java mvn openssl ip nft python3 rsyslogd netdata)
   # ip and nft lie in directories that only root has on its PATH.
   local PATH=$PATH:/usr/sbin:/sbin
   for tool in "${tools[@]}"; do have "$tool" || missing+=("$tool"); done
