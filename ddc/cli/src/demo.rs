@@ -23,6 +23,7 @@ mod view;
 mod window;
 
 use std::io::{IsTerminal, Write as _};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -57,6 +58,9 @@ pub(crate) struct Demo {
     /// The size of every value, up to 1MiB [default: a mix of 0 bytes to 1 MiB, mostly small]
     #[arg(long, value_parser = size)]
     size: Option<u32>,
+    /// How many records are produced per second [default: as many as are taken]
+    #[arg(long, value_name = "N")]
+    per_second: Option<NonZeroU32>,
     /// How fast the ingress sends, in bits per second on the wire; or `unlimited` [default: 400Mbit/s, less where the
     /// kernel gives small socket buffers]
     #[arg(long)]
@@ -214,7 +218,8 @@ impl Demo {
             Arc::clone(&window),
             Arc::clone(&verified),
         )?;
-        let produce = ProduceThread::new(source, plan, Arc::clone(&window), Arc::clone(&produced))?;
+        let produce =
+            ProduceThread::new(source, plan, Arc::clone(&window), Arc::clone(&produced), self.per_second)?;
         let link = Link::start(self, seed, source, destination)?;
         let verify = thread::Builder::new().name("ddc-demo-verify".into()).spawn(move || verify.run())?;
         let mut run = Run {

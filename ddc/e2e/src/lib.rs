@@ -12,6 +12,7 @@
 //! | [`netns`]   | a software diode: namespaces and a bridge that passes one direction only   |
 //! | [`proxy`]   | the `ddc` binary with a generated configuration: signals, log, admin API   |
 //! | [`produce`] | records of every kind, once or as a steady load                            |
+//! | [`service`] | Prometheus, Alertmanager, Vector: other people's programs as child processes  |
 //! | [`verify`]  | reads both clusters and compares; names what is lost, doubled, moved       |
 //! | [`wait`]    | waiting with a deadline, never a bare sleep                                |
 //! | [`reaper`]  | no process outlives the tests, however they end                            |
@@ -26,5 +27,6 @@ pub mod netns;
 pub mod produce;
 pub mod proxy;
 pub mod reaper;
+pub mod service;
 pub mod verify;
 pub mod wait;

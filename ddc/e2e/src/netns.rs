@@ -177,8 +177,10 @@ impl Diode {
                      iifname \"to-source\" counter name \"entered\";
                      iifname \"to-destination\" counter name \"returning\";
                    }}
+                   chain cut {{ }}
                    chain forward {{
                      type filter hook forward priority 0; policy drop;
+                     jump cut;
                      {lose}
                      iifname \"to-source\" oifname \"to-destination\" counter name \"crossed\" accept;
                      counter name \"turned_back\" drop;
@@ -225,6 +227,16 @@ impl Diode {
     /// Takes the diode's rules away: frames pass in both directions, uncounted by the diode. Shows that a test would notice.
     pub fn open_both_ways(&self) {
         nft(&self.between, "delete chain bridge diode forward");
+    }
+
+    /// Cuts the cable: from now on nothing passes.
+    pub fn cut(&self) {
+        nft(&self.between, "add rule bridge diode cut drop");
+    }
+
+    /// Mends what [`Diode::cut`] cut.
+    pub fn mend(&self) {
+        nft(&self.between, "flush chain bridge diode cut");
     }
 
     /// Does something at one end of the link. Sockets made, processes and threads started there stay there.
