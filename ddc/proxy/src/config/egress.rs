@@ -13,6 +13,7 @@ use super::common::{
 };
 use super::kafka::client;
 use super::raw::{LateRecords, PartitionMode, RawEgress, RawKafkaSink, RawRenameRegex};
+use super::telemetry::{Telemetry, telemetry};
 use super::units::{ByteSize, Span};
 use super::values::{LinkName, TopicName, TopicPrefix};
 
@@ -35,6 +36,8 @@ pub struct EgressConfig {
     pub admin: Admin,
     /// The log.
     pub log: Log,
+    /// Where measurements and messages go.
+    pub telemetry: Telemetry,
 }
 
 /// How datagrams become records again.
@@ -110,7 +113,7 @@ impl EgressConfig {
 }
 
 pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<EgressConfig>> {
-    let RawEgress { link: raw_link, sink, admin: raw_admin, log } = raw;
+    let RawEgress { link: raw_link, sink, admin: raw_admin, log, telemetry: raw_telemetry } = raw;
     let listen = raw_link.listen.0;
     let settings = link(&raw_link.common, checker, listen.ip(), "listen");
     let multicast_group = raw_link.multicast_group.map(|group| group.0);
@@ -152,6 +155,7 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
         checker.problem(&["link", "receive", "window"], message);
     }
     record_size(checker, &["link", "receive"], receive.max_record_bytes, sink.buffer, "[sink] buffer");
+    let telemetry = telemetry(raw_telemetry, checker);
     let admin = admin(&raw_admin, Side::Egress, raw_link.common.id, checker);
     let sink = kafka_sink(sink.buffer, sink.kafka, &raw_link.common.name, receive.max_record_bytes, checker);
 
@@ -168,6 +172,7 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
         sink,
         admin,
         log: log.into(),
+        telemetry,
     }))
 }
 

@@ -15,6 +15,7 @@ use super::kafka::client;
 use super::raw::{
     CommitOnStop, Compression, RawIngress, RawIngressLink, RawKafkaSource, StartAt, default_rate,
 };
+use super::telemetry::{Telemetry, telemetry};
 use super::units::{BitRate, ByteSize, Rate, Span};
 use super::values::{FecCode, LinkName, TopicPattern};
 
@@ -45,6 +46,8 @@ pub struct IngressConfig {
     pub admin: Admin,
     /// The log.
     pub log: Log,
+    /// Where measurements and messages go.
+    pub telemetry: Telemetry,
 }
 
 /// Forward error correction.
@@ -127,7 +130,7 @@ impl IngressConfig {
 }
 
 pub(crate) fn validate(raw: RawIngress, checker: &mut Checker<'_>) -> Option<Box<IngressConfig>> {
-    let RawIngress { link: raw_link, source, admin: raw_admin, log } = raw;
+    let RawIngress { link: raw_link, source, admin: raw_admin, log, telemetry: raw_telemetry } = raw;
     let target = raw_link.target.0;
     let settings = link(&raw_link.common, checker, target.ip(), "target");
     let source_address = raw_link.source_address.map(|address| address.0);
@@ -155,6 +158,7 @@ pub(crate) fn validate(raw: RawIngress, checker: &mut Checker<'_>) -> Option<Box
         checker.problem(&["link", "buffer"], message);
     }
     record_size(checker, &["link", "pack"], pack.max_record_bytes, buffer, "[link] buffer");
+    let telemetry = telemetry(raw_telemetry, checker);
     let admin = admin(&raw_admin, Side::Ingress, raw_link.common.id, checker);
     let source =
         kafka_source(source.kafka, &raw_link.common.name, checker, pack.linger, pack.max_record_bytes);
@@ -177,6 +181,7 @@ pub(crate) fn validate(raw: RawIngress, checker: &mut Checker<'_>) -> Option<Box
         source,
         admin,
         log: log.into(),
+        telemetry,
     };
     if config.blocks_in_flight() > DEFAULT_WINDOW {
         checker.notice(

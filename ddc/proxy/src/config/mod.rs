@@ -20,6 +20,7 @@ mod problem;
 mod raw;
 mod schema;
 mod secrets;
+mod telemetry;
 mod together;
 mod units;
 mod values;
@@ -38,13 +39,16 @@ pub use ingress::{Fec, IngressConfig, KafkaSource, Pack};
 pub use problem::{ConfigError, Remark};
 pub use raw::{
     CommitOnStop, Compression, LateRecords, LogFormat, LogLevel, PartitionMode, SaslMechanism, SealMode,
-    SecurityProtocol, StartAt,
+    SecurityProtocol, StartAt, SyslogFacility,
 };
 pub use schema::schema;
 pub use secrets::{Secret, SecretKey};
-pub use together::check_together;
+pub use telemetry::Telemetry;
+pub use together::{check_together, unused_together};
 pub use units::{BitRate, ByteSize, Rate, Span, ValueError};
-pub use values::{AdminListen, Broker, FecCode, InterfaceName, LinkName, TopicName, TopicPattern};
+pub use values::{
+    AdminListen, Broker, FecCode, InterfaceName, LinkName, SiteName, SyslogTarget, TopicName, TopicPattern,
+};
 
 /// Looks up an environment variable; tests hand in their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -244,6 +248,14 @@ impl Config {
         match self {
             Self::Ingress(config) => config.log,
             Self::Egress(config) => config.log,
+        }
+    }
+
+    /// Where measurements and messages go.
+    pub fn telemetry(&self) -> &Telemetry {
+        match self {
+            Self::Ingress(config) => &config.telemetry,
+            Self::Egress(config) => &config.telemetry,
         }
     }
 

@@ -24,6 +24,26 @@ pub fn check_together(all: &[Loaded<Config>]) -> Vec<String> {
     clashes
 }
 
+/// Finds tables that do not hold: a process has one `[telemetry]`, its first file's. Files of different sides are of
+/// different processes, and a file without the table agrees with every other.
+pub fn unused_together(all: &[Loaded<Config>]) -> Vec<String> {
+    let mut unused = Vec::new();
+    for (number, later) in all.iter().enumerate() {
+        let first = all[..number].iter().find(|first| first.config.side() == later.config.side());
+        if let Some(first) = first
+            && !later.config.telemetry().is_default()
+            && first.config.telemetry() != later.config.telemetry()
+        {
+            unused.push(format!(
+                "{}: [telemetry] differs from that of {} and is not used when both run in one process: the first file's holds; write the same there, or leave it out here",
+                later.file.display(),
+                first.file.display()
+            ));
+        }
+    }
+    unused
+}
+
 fn clashes_of(a: &Config, b: &Config) -> Vec<String> {
     let mut found = Vec::new();
     if let (Some(x), Some(y)) = (a.admin().listen, b.admin().listen)

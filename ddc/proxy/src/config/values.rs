@@ -66,6 +66,8 @@ text_values! {
     TopicPrefix = "topic-prefix", "text";
     Pattern = "pattern", "regular expression";
     AdminListen = "admin-listen", "address:port or \"none\"";
+    SiteName = "site-name", "name";
+    SyslogTarget = "syslog-target", "transport://address";
 }
 
 /// Whether `text` is right for the schema format `format`; a format that is not ours is always right.
@@ -114,6 +116,94 @@ impl FromStr for LinkName {
                 "{text:?} is no name: 1 to 63 of a-z, 0-9 and -, not at the ends; for example \"plant-a\""
             ))
         })
+    }
+}
+
+/// The label `site`: 1 to 63 of `A-Z`, `a-z`, `0-9`, `.`, `_`, `-`.
+///
+/// It stands in StatsD tags, Prometheus labels and syslog's structured data: what has a meaning in any of them is
+/// refused here, by name, so that none of them has to escape it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SiteName(String);
+text_newtype!(SiteName);
+
+impl FromStr for SiteName {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let why = match text.chars().find(|c| !right(*c)) {
+            None if (1..=63).contains(&text.len()) => return Ok(Self(text.to_owned())),
+            None => "must have 1 to 63 characters".to_owned(),
+            Some(c @ (',' | ':' | '|' | '#' | '@')) => {
+                format!("has {c:?}, which separates values and tags in StatsD")
+            }
+            Some(c @ ('"' | '\\' | ']' | '=')) => {
+                format!("has {c:?}, which ends or escapes a value in labels and structured data")
+            }
+            Some(c) if c.is_control() => format!("has {c:?}, which ends a line or a message"),
+            Some(c) => format!("has {c:?}"),
+        };
+        Err(ValueError::new(format!(
+            "{text:?} is no label value: it {why}; 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-'; for example \"north\""
+        )))
+    }
+}
+
+/// Where syslog messages go, with the transport.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum SyslogTarget {
+    /// One datagram a message.
+    Udp(SocketAddr),
+    /// Octet counting; connects again by itself.
+    Tcp(SocketAddr),
+    /// A Unix stream socket, as TCP.
+    Unix(PathBuf),
+    /// A Unix datagram socket such as `/dev/log`.
+    UnixDatagram(PathBuf),
+}
+
+impl FromStr for SyslogTarget {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        const EXAMPLES: &str = "\"unixgram:///dev/log\", \"udp://127.0.0.1:5140\", \"tcp://127.0.0.1:5140\" or \"unix:///run/vector/syslog.sock\"";
+        let wrong = |why: String| ValueError::new(format!("{text:?} {why}; for example {EXAMPLES}"));
+        let (scheme, rest) =
+            text.split_once("://").ok_or_else(|| wrong("has no transport before \"://\"".to_owned()))?;
+        let address = || rest.parse::<Endpoint>().map(|endpoint| endpoint.0);
+        let path = || {
+            let path = PathBuf::from(rest);
+            if !path.is_absolute() {
+                return Err(wrong("must name an absolute path: three slashes".to_owned()));
+            }
+            if rest.contains(char::is_control) {
+                return Err(wrong("has a control character".to_owned()));
+            }
+            // sun_path holds 108 bytes, the last of which is zero.
+            if rest.len() > 107 {
+                return Err(wrong("is longer than the 107 bytes of a socket's path".to_owned()));
+            }
+            Ok(path)
+        };
+        match scheme {
+            "udp" => address().map(Self::Udp),
+            "tcp" => address().map(Self::Tcp),
+            "unix" => path().map(Self::Unix),
+            "unixgram" => path().map(Self::UnixDatagram),
+            _ => Err(wrong(format!("has the transport {scheme:?}; known are udp, tcp, unix and unixgram"))),
+        }
+    }
+}
+
+impl fmt::Display for SyslogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Udp(address) => write!(f, "udp://{address}"),
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::UnixDatagram(path) => write!(f, "unixgram://{}", path.display()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{RawAdmin, RawKafkaSink, RawLinkCommon, RawLog};
+use super::{RawAdmin, RawKafkaSink, RawLinkCommon, RawLog, RawTelemetry};
 use crate::config::units::{ByteSize, Span};
 use crate::config::values::{Address, Endpoint};
 
@@ -19,6 +19,8 @@ pub(crate) struct RawEgress {
     pub(crate) admin: RawAdmin,
     #[serde(default)]
     pub(crate) log: RawLog,
+    #[serde(default)]
+    pub(crate) telemetry: RawTelemetry,
 }
 
 /// The one-way path and what protects it.

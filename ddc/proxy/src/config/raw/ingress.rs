@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{RawAdmin, RawKafkaSource, RawLinkCommon, RawLog, choices};
+use super::{RawAdmin, RawKafkaSource, RawLinkCommon, RawLog, RawTelemetry, choices};
 use crate::config::units::{ByteSize, Rate, Span};
 use crate::config::values::{Address, Endpoint, FecCode};
 
@@ -19,6 +19,8 @@ pub(crate) struct RawIngress {
     pub(crate) admin: RawAdmin,
     #[serde(default)]
     pub(crate) log: RawLog,
+    #[serde(default)]
+    pub(crate) telemetry: RawTelemetry,
 }
 
 /// The one-way path and what protects it.

@@ -9,9 +9,11 @@
 mod egress;
 mod ingress;
 mod kafka;
+mod telemetry;
 
 pub use ingress::Compression;
 pub use kafka::{CommitOnStop, LateRecords, PartitionMode, SaslMechanism, SecurityProtocol, StartAt};
+pub use telemetry::SyslogFacility;
 
 pub(crate) use egress::*;
 pub(crate) use ingress::{RawIngress, RawIngressLink, default_rate};
@@ -19,6 +21,7 @@ pub(crate) use kafka::{
     PROPERTY_FORMAT, RawKafkaClient, RawKafkaSink, RawKafkaSource, RawProperty, RawRenameRegex, RawSasl,
     RawSecurity, RawTls,
 };
+pub(crate) use telemetry::RawTelemetry;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
