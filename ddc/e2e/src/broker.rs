@@ -89,7 +89,7 @@ impl Broker {
 
     fn run(&self) {
         let log = fs::File::create(self.directory.join("kafka.sh.log")).unwrap();
-        let child = Command::new(repository().join("deploy/kafka-dev/kafka.sh"))
+        let child = Command::new(crate::repository().join("deploy/kafka-dev/kafka.sh"))
             .args(["run", &self.name, &self.version, &self.port.to_string()])
             .arg("--dir")
             .arg(&self.directory)
@@ -185,11 +185,6 @@ fn version(line: &str) -> String {
     let home = std::env::var(format!("DDC_KAFKA_HOME_{line}")).unwrap_or_default();
     let name = Path::new(&home).file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name.strip_prefix("kafka-").unwrap_or(line).to_owned()
-}
-
-/// The root of the checkout.
-pub(crate) fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
 /// The first of `count` ports in a row that nobody uses, outside the kernel's range for outgoing connections.

@@ -30,3 +30,12 @@ pub mod reaper;
 pub mod service;
 pub mod verify;
 pub mod wait;
+
+/// The root of the checkout.
+pub fn repository() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("ddc/e2e lies in it")
+        .to_owned()
+}

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +15,9 @@ use crate::Options;
 
 /// Clock ticks of `/proc/PID/stat` per second; 100 on every Linux there is (`USER_HZ`).
 const TICKS: f64 = 100.0;
+
+/// How the names of the threads begin that carry metrics and logs away.
+const TELEMETRY_THREADS: [&str; 3] = ["ddc-statsd", "ddc-syslog", "tracing-appende"];
 
 /// What differs between the pairs of a run.
 pub(crate) struct Plan<'a> {
@@ -34,6 +37,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) linger: &'a str,
     /// `buffer` of both sides.
     pub(crate) buffer: &'a str,
+    /// Where both sides send StatsD and syslog, if they do.
+    pub(crate) collector: Option<SocketAddr>,
 }
 
 /// Both sides of a link. The ingress is started by [`Pair::start_ingress`], so that the egress is there before.
@@ -77,20 +82,23 @@ fn write_files(options: &Options, directory: &Path, port: u16, plan: &Plan<'_>) 
     let key_file = directory.join("link.key");
     let made = Command::new(&options.ddc).args(["keygen", "--out"]).arg(&key_file).output();
     assert!(made.is_ok_and(|made| made.status.success()), "ddc keygen makes a key");
-    let Plan { name, source, destination, topic, start_at, rate, linger, buffer } = plan;
+    let Plan { name, source, destination, topic, start_at, rate, linger, buffer, collector } = plan;
     let (link, ingress_admin, egress_admin) = (port, port + 1, port + 2);
     let directory = directory.display();
+    let telemetry = collector.map_or(String::new(), |address| {
+        format!("[telemetry]\nstatsd = [\"{address}\"]\nsyslog = [\"udp://{address}\"]\n")
+    });
     let keys = format!("[[link.keys]]\nid = 1\nfile = \"{}\"\n", key_file.display());
     let ingress = format!(
         "[link]\nname = \"{name}\"\nid = 1\ntarget = \"127.0.0.1:{link}\"\nrate = \"{rate}\"\nbuffer = \"{buffer}\"\n\
          state_dir = \"{directory}/ingress\"\nactive_key = 1\n{keys}[link.pack]\nlinger = \"{linger}\"\n\
          [source.kafka]\nbrokers = [\"{source}\"]\ngroup = \"measure-{name}\"\ntopics = [\"{topic}\"]\n\
-         start_at = \"{start_at}\"\n[admin]\nlisten = \"127.0.0.1:{ingress_admin}\"\n"
+         start_at = \"{start_at}\"\n[admin]\nlisten = \"127.0.0.1:{ingress_admin}\"\n{telemetry}"
     );
     let egress = format!(
         "[link]\nname = \"{name}\"\nid = 1\nlisten = \"127.0.0.1:{link}\"\nstate_dir = \"{directory}/egress\"\n{keys}\
          [sink]\nbuffer = \"{buffer}\"\n[sink.kafka]\nbrokers = [\"{destination}\"]\ntopic_prefix = \"{name}-\"\n\
-         [admin]\nlisten = \"127.0.0.1:{egress_admin}\"\n"
+         [admin]\nlisten = \"127.0.0.1:{egress_admin}\"\n{telemetry}"
     );
     fs::write(format!("{directory}/ingress.toml"), ingress).unwrap();
     fs::write(format!("{directory}/egress.toml"), egress).unwrap();
@@ -145,6 +153,20 @@ impl Process {
     /// CPU-seconds so far, user and system.
     pub(crate) fn cpu(&self) -> f64 {
         cpu_seconds(self.id())
+    }
+
+    /// CPU-seconds so far of the threads that only carry metrics and logs away.
+    pub(crate) fn telemetry_cpu(&self) -> f64 {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
+        let nanoseconds = threads.filter_map(|thread| {
+            let thread = thread.ok()?.path();
+            let name = fs::read_to_string(thread.join("comm")).ok()?;
+            let ours = TELEMETRY_THREADS.iter().any(|prefix| name.starts_with(prefix));
+            // The kernel's own count of nanoseconds on a CPU: the ticks of `stat` are too coarse for so little.
+            let told = fs::read_to_string(thread.join("schedstat")).ok()?;
+            ours.then(|| told.split(' ').next()?.parse::<f64>().ok()).flatten()
+        });
+        nanoseconds.sum::<f64>() / 1e9
     }
 
     /// A line of `/proc/PID/status` in MiB: `VmRSS` (now), `VmHWM` (most so far).

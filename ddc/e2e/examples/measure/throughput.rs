@@ -1,6 +1,9 @@
 //! Records per second from broker to broker, and CPU time per million records of every process on the way.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ddc_e2e::cluster::Cluster;
@@ -24,7 +27,35 @@ struct Rounds {
     rate: Vec<f64>,
     ingress_cpu: Vec<f64>,
     egress_cpu: Vec<f64>,
+    telemetry: Vec<f64>,
     memory: Vec<(f64, f64)>,
+}
+
+/// Takes what the proxies tell, so that it costs what it costs with a collector.
+struct Collector {
+    address: SocketAddr,
+    received: Arc<AtomicU64>,
+}
+
+impl Collector {
+    fn start() -> Collector {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let received = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&received);
+        // Ends with the process: it only waits.
+        std::thread::spawn(move || {
+            let mut datagram = [0; 65536];
+            while socket.recv(&mut datagram).is_ok() {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Collector { address, received }
+    }
+
+    fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
 }
 
 /// Fills the source, then measures both ways, round by round.
@@ -77,6 +108,7 @@ fn bare(options: &Options, destination: &Cluster, topic: &str, rounds: &mut Roun
 fn pair(options: &Options, destination: &Cluster, name: &str, rounds: &mut Rounds) {
     let topic = format!("{name}-{TOPIC}");
     destination.create(&topic, PARTITIONS, &[("retention.ms", "-1")]);
+    let collector = Collector::start();
     let mut pair = Pair::start(
         options,
         &Plan {
@@ -88,6 +120,7 @@ fn pair(options: &Options, destination: &Cluster, name: &str, rounds: &mut Round
             rate: &options.rate,
             linger: "5ms",
             buffer: "64MiB",
+            collector: Some(collector.address),
         },
     );
     pair.start_ingress();
@@ -115,6 +148,9 @@ fn pair(options: &Options, destination: &Cluster, name: &str, rounds: &mut Round
     rounds.rate.push(wanted / seconds);
     rounds.ingress_cpu.push(ingress / wanted * 1e6);
     rounds.egress_cpu.push(egress / wanted * 1e6);
+    let telemetry = pair.ingress().telemetry_cpu() + pair.egress.telemetry_cpu();
+    assert!(collector.received() > 0, "no StatsD datagram has come");
+    rounds.telemetry.push(telemetry / (ingress + egress));
     rounds.memory.push((pair.ingress().mib("VmHWM"), pair.egress.mib("VmHWM")));
     finish(options, destination, &topic, "ddc");
     eprintln!("measure: ddc {seconds:.2} s, ingress {ingress:.2} CPU-s, egress {egress:.2} CPU-s");
@@ -146,6 +182,8 @@ fn report(options: &Options, rounds: Rounds, table: &mut Table) {
     let rate_ratio =
         median(rounds.rate.iter().zip(&rounds.bare_rate).map(|(ddc, bare)| ddc / bare).collect());
     table.ratio("CPU time of ingress and egress together ÷ bare loop (goal later: ≤ 1.6)", cpu_ratio);
+    let share = median(rounds.telemetry);
+    table.ratio("CPU time of the threads for StatsD and syslog ÷ all of both sides (goal: < 0.01)", share);
     table.ratio("records per second ÷ bare loop", rate_ratio);
     let size = options.size;
     table.figure(format!("bare loop, {size}-byte records: records/s"), thousands(median(rounds.bare_rate)));
