@@ -45,7 +45,7 @@ impl Collector {
         let counter = Arc::clone(&received);
         // Ends with the process: it only waits.
         std::thread::spawn(move || {
-            let mut datagram = [0; 65536];
+            let mut datagram = [0; 2048];
             while socket.recv(&mut datagram).is_ok() {
                 counter.fetch_add(1, Ordering::Relaxed);
             }
