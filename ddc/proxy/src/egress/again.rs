@@ -22,6 +22,7 @@ use ddc_wire::{ChunkHeader, Chunks, Record};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::control::GivenUp;
+use super::delivery::Delivery as _;
 use super::outlet::{ChunkRoute, Outlet};
 use super::shared::lock;
 use crate::sink::in_flight::InFlightRecord;
@@ -43,7 +44,7 @@ impl Outlet {
             self.wait_for_answers()?;
             let returned: Vec<Returned> = self.ring.failed_records().take(group).collect();
             let Some(&(first, record, code)) = returned.first() else {
-                *lock(&self.shared.sink_problem) = None;
+                *lock(&self.books.shared.sink_problem) = None;
                 return Ok(());
             };
             let judged = returned.iter().any(|(.., code)| is_judged(*code));
@@ -61,7 +62,7 @@ impl Outlet {
             }
             let chosen = &returned[..group.min(returned.len())];
             alone = (chosen.len() == 1).then_some(first);
-            self.metrics.sink_retries.inc();
+            self.books.metrics.sink_retries.inc();
             self.send_again(chosen)?;
             self.wait_for_answers()?;
             let came_back = self
@@ -83,18 +84,18 @@ impl Outlet {
             self.pump();
             if let Some((code, text)) = self.producer.fatal() {
                 tracing::warn!(
-                    link = self.metrics.link(),
+                    link = self.books.metrics.link(),
                     error = text,
                     in_flight = self.ring.waiting(),
                     "the producer is built anew; records without an answer are sent again and may arrive twice"
                 );
                 match self.producer.rebuild() {
                     Ok(()) => {
-                        self.shared.rebuilds.fetch_add(1, Relaxed);
+                        self.books.shared.rebuilds.fetch_add(1, Relaxed);
                         self.ring.all_failed(code);
                     }
                     Err(error) => {
-                        tracing::warn!(link = self.metrics.link(), %error, "the producer cannot be built; trying again");
+                        tracing::warn!(link = self.books.metrics.link(), %error, "the producer cannot be built; trying again");
                         self.pause(pause)?;
                         pause = (pause * 2).min(LONGEST_PAUSE);
                     }
@@ -111,16 +112,17 @@ impl Outlet {
     /// For `/readyz` and `/status`.
     fn show(&self, record: InFlightRecord, code: Code) {
         let topic = self
+            .books
             .name(record.slot)
             .map_or_else(String::new, |partition| format!(" of source topic {}", partition.topic));
         let problem = format!("records{topic} come back: {code}; {}", classify_code(code).advice);
-        *lock(&self.shared.sink_problem) = Some(problem);
+        *lock(&self.books.shared.sink_problem) = Some(problem);
     }
 
     fn step_over(&mut self, number: usize, record: InFlightRecord, code: Code) {
         let verdict = classify_code(code);
         self.ring.done(number);
-        self.refuse(record.slot, record.offset, || format!("{code}; {}", verdict.advice));
+        self.books.refuse(record.slot, record.offset, || format!("{code}; {}", verdict.advice));
     }
 
     /// Finds the records in their batches and hands them over. What finds no room stays as come back.
@@ -197,7 +199,7 @@ impl Outlet {
             }
             Err(why) => {
                 self.ring.done(number);
-                self.refuse(place.slot, place.offset, || why.clone());
+                self.books.refuse(place.slot, place.offset, || why.clone());
             }
         }
     }

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use ddc_kafka::context::Reporter;
 use ddc_link::receiver::{Disposition, Missing, OffsetRange, PartitionKey, Positions, Unpacker};
 use ddc_telemetry::cells::Label;
 use ddc_telemetry::log::RateLimit;
@@ -23,8 +22,9 @@ use ddc_telemetry::reasons::MissingReason;
 use ddc_telemetry::{EgressMetrics, LinkMetrics};
 use ddc_wire::{Chunk, ChunkHeader, Chunks, Content, LedgerEntries, LedgerEntry, TopicId};
 
+use super::books::Books;
 use super::control::{Control, GivenUp};
-use super::outlet::Outlet;
+use super::delivery::Delivery;
 use super::queue::{Item, QueueOut, Taken};
 use super::shared::{Shared, lock};
 use crate::config::LateRecords;
@@ -37,24 +37,23 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 const DRAIN_STEP: Duration = Duration::from_millis(1);
 
 /// The thread's parts; [`SinkThread::run`] is its life.
-pub(crate) struct SinkThread {
+pub(crate) struct SinkThread<D> {
     pub(crate) queue: QueueOut,
     pub(crate) unpacker: Unpacker,
-    pub(crate) outlet: Outlet,
+    pub(crate) outlet: D,
     pub(crate) former: Positions,
     pub(crate) late: LateRecords,
     pub(crate) shared: Arc<Shared>,
     pub(crate) control: Arc<Control>,
     pub(crate) metrics: Arc<LinkMetrics<EgressMetrics>>,
-    pub(crate) reporter: Reporter,
 }
 
-impl SinkThread {
+impl<D: Delivery> SinkThread<D> {
     /// Runs until the receive thread has ended and everything it queued is acknowledged, or the drain's time is
     /// over. Returns whether everything was.
     pub(crate) fn run(self) -> bool {
         let shared = Arc::clone(&self.shared);
-        let Self { queue, unpacker, outlet, former, late, shared: _, control, metrics, reporter } = self;
+        let Self { queue, unpacker, outlet, former, late, shared: _, control, metrics } = self;
         let judge = Judge {
             positions: former,
             outlet,
@@ -64,23 +63,22 @@ impl SinkThread {
             changed: false,
         };
         let now = Instant::now();
-        let mut running = Running { queue, unpacker, judge, shared, control, reporter, kept_at: now };
+        let mut running = Running { queue, unpacker, judge, shared, control, kept_at: now };
         let ended = running.deliver();
         running.finish(ended)
     }
 }
 
-struct Running {
+struct Running<D> {
     queue: QueueOut,
     unpacker: Unpacker,
-    judge: Judge,
+    judge: Judge<D>,
     shared: Arc<Shared>,
     control: Arc<Control>,
-    reporter: Reporter,
     kept_at: Instant,
 }
 
-impl Running {
+impl<D: Delivery> Running<D> {
     fn deliver(&mut self) -> Result<(), GivenUp> {
         loop {
             match self.queue.take(self.judge.outlet.nap()) {
@@ -107,7 +105,7 @@ impl Running {
             Ok(raw) => raw,
             Err(error) => {
                 self.judge.refuse_batch(&item, &error.to_string());
-                self.judge.outlet.recycle(item);
+                self.judge.outlet.books().recycle(item);
                 return Ok(());
             }
         };
@@ -125,7 +123,7 @@ impl Running {
                 for entry in LedgerEntries::new(raw).map_while(Result::ok) {
                     self.judge.entry(&entry);
                 }
-                self.judge.outlet.recycle(item);
+                self.judge.outlet.books().recycle(item);
                 self.judge.outlet.service()
             }
         }
@@ -146,7 +144,7 @@ impl Running {
         self.judge.outlet.probe();
         self.shared.partitions.store(self.judge.positions.len() as u64, Relaxed);
         self.shared.queued_batches.store(self.queue.len() as u64, Relaxed);
-        *lock(&self.shared.topics) = self.judge.outlet.topics();
+        *lock(&self.shared.topics) = self.judge.outlet.destinations();
         self.judge.metrics.queue_bytes.set(self.queue.used() as i64);
     }
 
@@ -156,10 +154,10 @@ impl Running {
         let link = self.judge.metrics.link().to_owned();
         let drained = ended.is_ok();
         if drained {
-            self.judge.outlet.store_positions(&self.judge.positions);
+            self.judge.outlet.books_mut().store_positions(&self.judge.positions);
             tracing::info!(link, "everything received was acknowledged by the destination");
         } else {
-            let destination = self.reporter.last_error().map(|error| error.text);
+            let destination = self.judge.outlet.last_error();
             tracing::error!(
                 link,
                 in_flight = self.judge.outlet.in_flight(),
@@ -168,7 +166,7 @@ impl Running {
                 "the drain was given up; what was not acknowledged will be named as missing after the next start"
             );
         }
-        self.judge.outlet.store_sessions();
+        self.judge.outlet.books_mut().store_sessions();
         self.shared.in_flight.store(0, Relaxed);
         self.shared.sink_done.store(true, Relaxed);
         self.judge.outlet.retire();
@@ -177,9 +175,9 @@ impl Running {
 }
 
 /// What is decided about chunks and ledger entries, and carried out.
-struct Judge {
+struct Judge<D> {
     positions: Positions,
-    outlet: Outlet,
+    outlet: D,
     metrics: Arc<LinkMetrics<EgressMetrics>>,
     late: LateRecords,
     limit: RateLimit<&'static str>,
@@ -187,16 +185,16 @@ struct Judge {
     changed: bool,
 }
 
-impl Judge {
+impl<D: Delivery> Judge<D> {
     fn chunk(&mut self, chunk: &Chunk<'_>) -> Result<(), GivenUp> {
         let header = &chunk.header;
         let slot = self.slot(header.stream, header.topic, header.topic_id, header.partition)?;
         let visit = self.positions.enter(header, chunk.record_count);
         self.changed = true;
         if let Some(missing) = &visit.missing {
-            report(&self.outlet, slot, missing);
+            report(self.outlet.books(), slot, missing);
         }
-        note_limits(&self.outlet, slot, visit.forgotten, visit.evicted.as_deref());
+        note_limits(self.outlet.books(), slot, visit.forgotten, visit.evicted.as_deref());
         if visit.older_epoch {
             warn_of_epoch(&mut self.limit, &self.metrics, header);
         }
@@ -229,7 +227,7 @@ impl Judge {
             }
         }
         let forgotten = visit.finish();
-        note_limits(&self.outlet, slot, forgotten, None);
+        note_limits(self.outlet.books(), slot, forgotten, None);
         self.metrics.records_received.add(u64::from(chunk.record_count));
         self.metrics.records_duplicate.add(duplicates);
         self.metrics.records_late.add(late_records);
@@ -244,15 +242,15 @@ impl Judge {
         }
         let Ok(slot) = self.slot(entry.stream, entry.topic, entry.topic_id, entry.partition) else { return };
         if let Some(missing) = &verdict.missing {
-            report(&self.outlet, slot, missing);
+            report(self.outlet.books(), slot, missing);
         }
-        note_limits(&self.outlet, slot, verdict.forgotten, verdict.evicted.as_deref());
+        note_limits(self.outlet.books(), slot, verdict.forgotten, verdict.evicted.as_deref());
     }
 
     /// The number of a partition. A full table is begun anew, once nothing in flight refers to it.
     fn slot(&mut self, stream: &str, topic: &str, topic_id: TopicId, partition: i32) -> Result<u32, GivenUp> {
         loop {
-            if let Some(slot) = self.outlet.partitions.slot(stream, topic, topic_id, partition) {
+            if let Some(slot) = self.outlet.books_mut().partitions.slot(stream, topic, topic_id, partition) {
                 return Ok(slot);
             }
             while self.outlet.in_flight() > 0 {
@@ -260,17 +258,17 @@ impl Judge {
                 self.outlet.service()?;
             }
             self.settle_refusals();
-            self.outlet.partitions = super::partitions::Partitions::default();
+            self.outlet.books_mut().partitions = super::partitions::Partitions::default();
         }
     }
 
     fn settle_refusals(&mut self) {
-        self.outlet.flush_refused();
-        for (slot, offset) in self.outlet.take_refusals() {
-            if let Some(key) = self.outlet.partitions.key(slot) {
+        self.outlet.books_mut().flush_refused();
+        for (slot, offset) in self.outlet.books_mut().take_refusals() {
+            if let Some(key) = self.outlet.books().partitions.key(slot) {
                 let (_, forgotten) = self.positions.refuse(key, offset);
                 self.changed = true;
-                note_limits(&self.outlet, slot, forgotten, None);
+                note_limits(self.outlet.books(), slot, forgotten, None);
             }
         }
     }
@@ -287,18 +285,18 @@ impl Judge {
     }
 }
 
-fn report(outlet: &Outlet, slot: u32, missing: &Missing) {
-    let Some(partition) = outlet.name(slot) else { return };
+fn report(books: &Books, slot: u32, missing: &Missing) {
+    let Some(partition) = books.name(slot) else { return };
     let reason = MissingReason::from_name(missing.reason.as_str()).unwrap_or(MissingReason::Lost);
     let OffsetRange { first, last } = missing.range;
-    outlet.report().report(&partition, first, last, missing.records, reason, "");
+    books.report().report(&partition, first, last, missing.records, reason, "");
 }
 
 /// Tables are bounded; what no longer fits is said.
-fn note_limits(outlet: &Outlet, slot: u32, hole: Option<OffsetRange>, evicted: Option<&PartitionKey>) {
-    if let (Some(hole), Some(partition)) = (hole, outlet.name(slot)) {
+fn note_limits(books: &Books, slot: u32, hole: Option<OffsetRange>, evicted: Option<&PartitionKey>) {
+    if let (Some(hole), Some(partition)) = (hole, books.name(slot)) {
         tracing::warn!(
-            link = outlet.report().link(),
+            link = books.report().link(),
             topic = partition.topic,
             partition = partition.partition,
             first = hole.first,
@@ -308,7 +306,7 @@ fn note_limits(outlet: &Outlet, slot: u32, hole: Option<OffsetRange>, evicted: O
     }
     if let Some(evicted) = evicted {
         tracing::warn!(
-            link = outlet.report().link(),
+            link = books.report().link(),
             topic = evicted.topic,
             partition = evicted.partition,
             "too many partitions to remember; this one was silent longest and is judged as if new when it comes again"

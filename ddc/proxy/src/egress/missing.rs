@@ -3,7 +3,7 @@
 //! Every missing range is logged; nothing here is rate-limited, because this is the promise "what is lost is named".
 //! Refused records that lie side by side become one range.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -112,23 +112,26 @@ impl MissingReport {
     }
 }
 
-/// Joins refused records that lie side by side into one range before it is reported.
+/// Runs that are open at a time; when another one begins, all are reported.
+const MAX_OPEN_RUNS: usize = 64;
+
+/// Joins refused records that lie side by side into one range before it is reported, so that a destination that refuses
+/// everything is a few lines a second, not one per record.
 #[derive(Debug, Default)]
-pub(crate) struct RefusedRun {
-    open: Option<Run>,
+pub(crate) struct RefusedRuns {
+    /// By the partition's number; at most [`MAX_OPEN_RUNS`].
+    open: BTreeMap<u32, Run>,
 }
 
 #[derive(Debug)]
 struct Run {
-    slot: u32,
     partition: Arc<SourcePartition>,
     first: i64,
     last: i64,
-    records: u64,
     detail: String,
 }
 
-impl RefusedRun {
+impl RefusedRuns {
     /// One more refused record. `detail` says why, and is kept from the first of a run.
     pub(crate) fn push(
         &mut self,
@@ -138,28 +141,38 @@ impl RefusedRun {
         detail: impl FnOnce() -> String,
         report: &MissingReport,
     ) {
-        if let Some(run) = self.open.as_mut().filter(|run| run.slot == slot && run.last + 1 == offset) {
-            run.last = offset;
-            run.records += 1;
-            return;
+        if let Some(run) = self.open.get_mut(&slot) {
+            if run.last + 1 == offset {
+                run.last = offset;
+                return;
+            }
+            run.report(report);
+        } else if self.open.len() >= MAX_OPEN_RUNS {
+            self.flush(report);
         }
-        self.flush(report);
-        self.open = Some(Run {
-            slot,
-            partition: Arc::clone(partition),
-            first: offset,
-            last: offset,
-            records: 1,
-            detail: detail(),
-        });
+        let run = Run { partition: Arc::clone(partition), first: offset, last: offset, detail: detail() };
+        self.open.insert(slot, run);
     }
 
     /// Reports what is open.
     pub(crate) fn flush(&mut self, report: &MissingReport) {
-        if let Some(run) = self.open.take() {
-            let Run { partition, first, last, records, detail, .. } = run;
-            report.report(&partition, first, last, Some(records), MissingReason::Refused, &detail);
+        for run in std::mem::take(&mut self.open).into_values() {
+            run.report(report);
         }
+    }
+}
+
+impl Run {
+    fn report(&self, report: &MissingReport) {
+        let records = self.last.abs_diff(self.first) + 1;
+        report.report(
+            &self.partition,
+            self.first,
+            self.last,
+            Some(records),
+            MissingReason::Refused,
+            &self.detail,
+        );
     }
 }
 
@@ -182,12 +195,12 @@ mod tests {
         let metrics = Arc::new(LinkMetrics::egress("l"));
         let report = MissingReport::new(Arc::clone(&metrics));
         let (a, b) = (partition("a"), partition("b"));
-        let mut run = RefusedRun::default();
+        let mut runs = RefusedRuns::default();
         for (slot, whose, offset) in [(0, &a, 5), (0, &a, 6), (0, &a, 9), (1, &b, 10), (1, &b, 11)] {
-            run.push(slot, whose, offset, || "too large".into(), &report);
+            runs.push(slot, whose, offset, || "too large".into(), &report);
         }
-        run.flush(&report);
-        run.flush(&report);
+        runs.flush(&report);
+        runs.flush(&report);
         let ranges: Vec<_> =
             report.last().iter().map(|r| (r.partition.topic.clone(), r.first, r.last, r.records)).collect();
         let expected = [("a", 5, 6, 2), ("a", 9, 9, 1), ("b", 10, 11, 2)];

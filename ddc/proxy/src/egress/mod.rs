@@ -22,8 +22,10 @@
 //! and when an ingress sends again what this egress had delivered but not yet stored as delivered.
 
 mod again;
+mod books;
 mod control;
 mod deliver;
+mod delivery;
 pub mod missing;
 mod outlet;
 mod partitions;
@@ -47,13 +49,16 @@ use ddc_link::keys::{Keyring, LinkKey, SealMode};
 use ddc_link::receiver::{Receiver, ReceiverConfig, Unpacker};
 use ddc_telemetry::notify::Watchdog;
 use ddc_telemetry::{EgressMetrics, LinkMetrics, Registry};
+use ddc_udp::clock::wall_clock_micros;
 use ddc_udp::{ReceiverOptions, ReceiverSocket};
 
-use crate::config::{EgressConfig, LinkKey as ConfiguredKey, Seal};
+use crate::config::{EgressConfig, LinkKey as ConfiguredKey, Seal, Side};
+use crate::maintenance::Maintenance;
 use crate::sink::destination::Destinations;
 use crate::sink::kafka::Producer;
 use crate::sink::topics::TopicMap;
 use crate::state::StateDir;
+use books::{Books, BooksParts};
 use control::Control;
 use deliver::SinkThread;
 use missing::MissingReport;
@@ -107,9 +112,10 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
     let config = Arc::new(config);
     let link = config.link.name.as_str().to_owned();
     let metrics = options.registry.egress(&link)?;
-    let (store, former) =
-        Store::open(StateDir::open(&config.link.state_dir)?, matches!(config.seal, Seal::None))
-            .with_context(|| format!("link {link}"))?;
+    let state = Arc::new(StateDir::open(&config.link.state_dir)?);
+    let (store, former) = Store::open(Arc::clone(&state), matches!(config.seal, Seal::None))
+        .with_context(|| format!("link {link}"))?;
+    let maintenance = Maintenance::open(&link, Side::Egress, state, Instant::now(), wall_clock_micros());
     let socket = open_socket(&config, &metrics).with_context(|| format!("link {link}"))?;
     let local = socket.local_addr();
     let receiver = Receiver::new(receiver_config(&config), Instant::now(), &former.sessions);
@@ -122,6 +128,15 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
 
     let register = |thread: &str| options.watchdog.register(&format!("{link} {thread}"), Instant::now());
     let (receive_tick, sink_tick) = (register("receive")?, register("sink")?);
+    let books = Books::new(BooksParts {
+        metrics: Arc::clone(&metrics),
+        report: report.clone(),
+        control: Arc::clone(&control),
+        tick: sink_tick,
+        recycle,
+        shared: Arc::clone(&shared),
+        store,
+    });
     let outlet = Outlet::new(OutletParts {
         producer: producer(&config, reporter.clone())
             .with_context(|| format!("link {link}: [sink.kafka]"))?,
@@ -130,13 +145,7 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
         topics: TopicMap::new(&link, config.sink.clone()),
         partition_mode: config.sink.partition,
         unpacker: Unpacker::new(max_batch_bytes(&config))?,
-        metrics: Arc::clone(&metrics),
-        report: report.clone(),
-        control: Arc::clone(&control),
-        tick: sink_tick,
-        recycle,
-        shared: Arc::clone(&shared),
-        store,
+        books,
     });
     let sink = SinkThread {
         queue: queue_out,
@@ -147,7 +156,6 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
         shared: Arc::clone(&shared),
         control: Arc::clone(&control),
         metrics: Arc::clone(&metrics),
-        reporter: reporter.clone(),
     };
     let receive = ReceiveThread {
         socket,
@@ -159,7 +167,7 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
         metrics: Arc::clone(&metrics),
         tick: receive_tick,
     };
-    let view = View::new(&config, local, &shared, &control, &metrics, options, report, reporter);
+    let view = View::new(&config, local, &shared, &control, &metrics, options, report, reporter, maintenance);
     let sink = thread::Builder::new().name(format!("ddc-sink-{link}")).spawn(move || sink.run())?;
     let receive = thread::Builder::new().name(format!("ddc-rx-{link}")).spawn(move || receive.run())?;
     tracing::info!(link, listen = %local, "egress started");

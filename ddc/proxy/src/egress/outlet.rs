@@ -22,28 +22,22 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender as ChannelSender;
 use ddc_kafka::errors::classify_code;
 use ddc_link::receiver::{Positions, Unpacker};
-use ddc_telemetry::log::RateLimit;
-use ddc_telemetry::notify::Tick;
-use ddc_telemetry::{EgressMetrics, LinkMetrics};
 use ddc_wire::{ChunkHeader, Record};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use super::control::{Control, GivenUp};
-use super::missing::{MissingReport, RefusedRun, SourcePartition};
-use super::partitions::Partitions;
+use super::books::Books;
+use super::control::GivenUp;
+use super::delivery::Delivery;
 use super::queue::Item;
-use super::shared::{Shared, lock};
-use super::store::Store;
+use super::shared::lock;
 use crate::config::PartitionMode;
 use crate::reason::reason;
 use crate::sink::destination::{Destinations, Need, NotReady};
 use crate::sink::in_flight::{InFlight, InFlightRecord, Settled};
 use crate::sink::kafka::{Answer, NotTaken, Producer, Route};
 use crate::sink::topics::TopicMap;
-use crate::state::StateError;
 
 /// Records that may be handed over and not settled. As many as librdkafka's queue holds.
 pub(crate) const MAX_IN_FLIGHT: usize = 100_000;
@@ -51,10 +45,6 @@ pub(crate) const MAX_IN_FLIGHT: usize = 100_000;
 const SERVICE_EVERY: u32 = 256;
 /// How long a missing topic is left alone before it is asked for again.
 const TOPIC_RETRY: Duration = Duration::from_secs(1);
-/// One kind of trouble is logged this often at most.
-const LOG_EVERY: Duration = Duration::from_secs(10);
-/// Sessions are stored this often, if they have changed.
-const STORE_EVERY: Duration = Duration::from_secs(1);
 /// How long [`Outlet::probe`] waits.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Waits begin short, so that a full queue costs no throughput, and grow, so that an outage costs no CPU.
@@ -91,14 +81,7 @@ pub(crate) struct OutletParts {
     pub(crate) topics: TopicMap,
     pub(crate) partition_mode: PartitionMode,
     pub(crate) unpacker: Unpacker,
-    pub(crate) metrics: Arc<LinkMetrics<EgressMetrics>>,
-    pub(crate) report: MissingReport,
-    pub(crate) control: Arc<Control>,
-    pub(crate) tick: Tick,
-    /// Takes the buffers of settled batches; full = freed.
-    pub(crate) recycle: ChannelSender<Vec<u8>>,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) store: Store,
+    pub(crate) books: Books,
 }
 
 /// See the module's text.
@@ -113,22 +96,10 @@ pub(crate) struct Outlet {
     pub(super) batches: VecDeque<HeldBatch>,
     next_batch: u64,
     next_ordinal: u32,
-    pub(crate) partitions: Partitions,
-    pub(super) metrics: Arc<LinkMetrics<EgressMetrics>>,
-    report: MissingReport,
-    refused: RefusedRun,
-    pub(super) limit: RateLimit<&'static str>,
-    control: Arc<Control>,
-    tick: Tick,
-    recycle: ChannelSender<Vec<u8>>,
-    pub(super) shared: Arc<Shared>,
-    /// Refused for ever and not yet fetched by [`Self::take_refusals`]; bounded by what is in flight.
-    refusals: Vec<(u32, i64)>,
+    pub(super) books: Books,
     answers: Vec<Answer>,
     since_service: u32,
     pub(super) wait: Duration,
-    store: Store,
-    stored_at: Instant,
     /// Checkpoints in the ring.
     checkpoints: usize,
     /// When the client error that was counted last occurred.
@@ -147,79 +118,159 @@ impl Outlet {
             batches: VecDeque::new(),
             next_batch: 0,
             next_ordinal: 0,
-            partitions: Partitions::default(),
-            metrics: parts.metrics,
-            report: parts.report,
-            refused: RefusedRun::default(),
-            limit: RateLimit::new(LOG_EVERY),
-            control: parts.control,
-            tick: parts.tick,
-            recycle: parts.recycle,
-            shared: parts.shared,
-            refusals: Vec::new(),
+            books: parts.books,
             answers: Vec::new(),
             since_service: 0,
             wait: SHORTEST_WAIT,
-            store: parts.store,
-            stored_at: Instant::now(),
             checkpoints: 0,
             counted_error: None,
         }
     }
+}
 
-    /// The records that follow come from this batch; it is kept until all of them are settled.
-    pub(crate) fn begin_batch(&mut self, item: Arc<Item>) {
+impl Delivery for Outlet {
+    type Route = ChunkRoute;
+
+    fn books(&self) -> &Books {
+        &self.books
+    }
+
+    fn books_mut(&mut self) -> &mut Books {
+        &mut self.books
+    }
+
+    fn begin_batch(&mut self, item: Arc<Item>) {
         self.batches.push_back(HeldBatch { number: self.next_batch, item });
         self.next_batch += 1;
         self.next_ordinal = 0;
     }
 
-    /// All records of the batch were handed over.
-    pub(crate) fn end_batch(&mut self) -> Result<(), GivenUp> {
+    fn end_batch(&mut self) -> Result<(), GivenUp> {
         self.ring.mark(Mark::BatchEnd);
         self.service()
     }
 
-    /// When all that was handed over before is settled, these positions are stored.
-    pub(crate) fn checkpoint(&mut self, positions: Positions) {
+    fn checkpoint(&mut self, positions: Positions) {
         self.checkpoints += 1;
         self.ring.mark(Mark::Checkpoint(Box::new(positions)));
     }
 
-    /// Whether a checkpoint is on its way.
-    pub(crate) fn has_checkpoint(&self) -> bool {
+    fn has_checkpoint(&self) -> bool {
         self.checkpoints > 0
     }
 
-    /// Writes positions that are acknowledged.
-    pub(crate) fn store_positions(&mut self, positions: &Positions) {
-        let written = self.store.write_positions(positions);
-        self.stored(written);
-    }
-
-    /// Writes the sessions, if they have changed.
-    pub(crate) fn store_sessions(&mut self) {
-        self.stored_at = Instant::now();
-        let sessions = lock(&self.shared.stored).clone();
-        let written = self.store.write_sessions(sessions);
-        self.stored(written);
-    }
-
-    fn stored(&mut self, written: Result<(), StateError>) {
-        let Err(error) = written else { return };
-        if let Some(suppressed) = self.limit.allow("store", Instant::now()) {
-            tracing::error!(
-                link = self.metrics.link(), %error, suppressed,
-                "the state cannot be stored; a restart would begin further back"
-            );
-        }
-    }
-
-    /// Where a chunk's records go; waits until that place is there. `None`: nowhere, and the error says why.
-    pub(crate) fn route(&mut self, header: &ChunkHeader<'_>) -> Result<Result<ChunkRoute, String>, GivenUp> {
+    fn route(&mut self, header: &ChunkHeader<'_>) -> Result<Result<ChunkRoute, String>, GivenUp> {
         self.find_route(header, true)
     }
 
+    fn next_ordinal(&mut self) -> u32 {
+        let ordinal = self.next_ordinal;
+        self.next_ordinal += 1;
+        ordinal
+    }
+
+    fn send(
+        &mut self,
+        slot: u32,
+        ordinal: u32,
+        late: bool,
+        header: &ChunkHeader<'_>,
+        route: &ChunkRoute,
+        record: &Record<'_>,
+    ) -> Result<(), GivenUp> {
+        self.since_service += 1;
+        if self.since_service >= SERVICE_EVERY {
+            self.service()?;
+        }
+        while self.ring.records() >= MAX_IN_FLIGHT {
+            self.pause(self.wait)?;
+            self.service()?;
+        }
+        let batch = self.next_batch - 1;
+        let place = InFlightRecord { batch, ordinal, slot, offset: record.offset, late };
+        loop {
+            let number = self.ring.push(place);
+            if self.hand_over(number, late, header, route, record) {
+                return Ok(());
+            }
+            self.ring.unpush();
+            self.pause(self.wait)?;
+            self.service()?;
+        }
+    }
+
+    fn refuse(&mut self, slot: u32, offset: i64, why: impl FnOnce() -> String) {
+        self.books.refuse(slot, offset, why);
+    }
+
+    fn service(&mut self) -> Result<(), GivenUp> {
+        self.pump();
+        if self.ring.failures() > 0 || self.producer.fatal().is_some() {
+            self.give_again()?;
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, how_long: Duration) -> Result<(), GivenUp> {
+        let until = Instant::now() + how_long;
+        loop {
+            self.pump();
+            self.books.control.check()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.wait = (self.wait * 2).min(LONGEST_WAIT);
+                return Ok(());
+            }
+            thread::sleep(left.min(LONGEST_WAIT));
+        }
+    }
+
+    fn nap(&mut self) -> Duration {
+        if self.ring.is_empty() {
+            return Duration::from_millis(50);
+        }
+        let wait = self.wait;
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        wait.max(Duration::from_millis(1))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.ring.is_empty()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.ring.records()
+    }
+
+    fn probe(&mut self) {
+        let error = self.producer.reporter().last_error();
+        let doubtful = error.is_some() || !self.books.shared.connected.load(Relaxed);
+        // What keeps the client as a whole away (a wrong password) comes back with no record: it is counted here.
+        if let Some(error) = error.filter(|error| self.counted_error != Some(error.at)) {
+            self.counted_error = Some(error.at);
+            self.books.metrics.sink_errors.inc(reason(error.verdict));
+        }
+        if doubtful && self.ring.is_empty() && self.producer.topics(PROBE_TIMEOUT).is_ok() {
+            self.producer.reporter().clear_error();
+            self.books.shared.connected.store(true, Relaxed);
+        }
+        self.books.tick.mark();
+    }
+
+    fn destinations(&self) -> Vec<String> {
+        self.topics.destinations().map(ToString::to_string).collect()
+    }
+
+    fn last_error(&self) -> Option<String> {
+        self.producer.reporter().last_error().map(|error| error.text)
+    }
+
+    fn retire(self) {
+        self.books.tick.retire();
+    }
+}
+
+impl Outlet {
     /// As [`Self::route`]; without `serve`, what came back stays so meanwhile.
     pub(super) fn find_route(
         &mut self,
@@ -267,52 +318,14 @@ impl Outlet {
 
     /// Asks for the topic once more; new partitions are made known to the producer.
     fn prepare(&mut self, route: &ChunkRoute) -> Result<(), NotReady> {
-        self.tick.mark();
+        self.books.tick.mark();
         let ready = self.destinations.prepare(&route.topic, route.need);
-        self.tick.mark();
-        *lock(&self.shared.sink_problem) = self.destinations.waiting().map(str::to_owned);
+        self.books.tick.mark();
+        *lock(&self.books.shared.sink_problem) = self.destinations.waiting().map(str::to_owned);
         if ready.is_ok() {
             self.producer.refresh(&route.topic, Duration::from_secs(1));
         }
         ready
-    }
-
-    /// Takes the number of the next record of the batch, whether it is sent or not: so that it is found again.
-    pub(crate) fn next_ordinal(&mut self) -> u32 {
-        let ordinal = self.next_ordinal;
-        self.next_ordinal += 1;
-        ordinal
-    }
-
-    /// Hands a record over; waits while there is no room.
-    pub(crate) fn send(
-        &mut self,
-        slot: u32,
-        ordinal: u32,
-        late: bool,
-        header: &ChunkHeader<'_>,
-        route: &ChunkRoute,
-        record: &Record<'_>,
-    ) -> Result<(), GivenUp> {
-        self.since_service += 1;
-        if self.since_service >= SERVICE_EVERY {
-            self.service()?;
-        }
-        while self.ring.records() >= MAX_IN_FLIGHT {
-            self.pause(self.wait)?;
-            self.service()?;
-        }
-        let batch = self.next_batch - 1;
-        let place = InFlightRecord { batch, ordinal, slot, offset: record.offset, late };
-        loop {
-            let number = self.ring.push(place);
-            if self.hand_over(number, late, header, route, record) {
-                return Ok(());
-            }
-            self.ring.unpush();
-            self.pause(self.wait)?;
-            self.service()?;
-        }
     }
 
     /// Gives a record to the producer under its number; false: no room now.
@@ -345,46 +358,9 @@ impl Outlet {
         }
     }
 
-    /// The destination will never have the record: it becomes a missing range.
-    pub(crate) fn refuse(&mut self, slot: u32, offset: i64, why: impl FnOnce() -> String) {
-        if let Some(partition) = self.partitions.name(slot) {
-            self.refused.push(slot, partition, offset, why, &self.report);
-            self.refusals.push((slot, offset));
-        }
-    }
-
-    /// The partitions and offsets refused since the last call.
-    pub(crate) fn take_refusals(&mut self) -> Vec<(u32, i64)> {
-        std::mem::take(&mut self.refusals)
-    }
-
-    /// Reports the range of refused records that is still open; to be called now and then.
-    pub(crate) fn flush_refused(&mut self) {
-        self.refused.flush(&self.report);
-    }
-
-    /// Where gaps are reported.
-    pub(crate) fn report(&self) -> &MissingReport {
-        &self.report
-    }
-
-    /// The name of a partition, for reports.
-    pub(crate) fn name(&self, slot: u32) -> Option<Arc<SourcePartition>> {
-        self.partitions.name(slot).cloned()
-    }
-
-    /// Fetches answers, lets go of what is settled, and gives again what came back.
-    pub(crate) fn service(&mut self) -> Result<(), GivenUp> {
-        self.pump();
-        if self.ring.failures() > 0 || self.producer.fatal().is_some() {
-            self.give_again()?;
-        }
-        Ok(())
-    }
-
     /// Fetches answers and lets go of what is settled.
     pub(super) fn pump(&mut self) {
-        self.tick.mark();
+        self.books.tick.mark();
         self.since_service = 0;
         let mut answers = std::mem::take(&mut self.answers);
         self.producer.answers(&mut answers);
@@ -403,60 +379,35 @@ impl Outlet {
         }
         self.answers = answers;
         if delivered > 0 {
-            self.metrics.records_delivered.add(delivered);
-            self.shared.connected.store(true, Relaxed);
+            self.books.metrics.records_delivered.add(delivered);
+            self.books.shared.connected.store(true, Relaxed);
         }
-        self.shared.in_flight.store(self.ring.records() as u64, Relaxed);
+        self.books.shared.in_flight.store(self.ring.records() as u64, Relaxed);
         while let Some(settled) = self.ring.pop() {
             match settled {
                 Settled::Record(_) => {}
                 Settled::Mark(Mark::BatchEnd) => {
                     if let Some(batch) = self.batches.pop_front() {
-                        self.recycle(batch.item);
+                        self.books.recycle(batch.item);
                     }
                 }
                 Settled::Mark(Mark::Checkpoint(positions)) => {
                     self.checkpoints -= 1;
-                    self.store_positions(&positions);
+                    self.books.store_positions(&positions);
                 }
             }
         }
         // Here, since a destination that is away can hold the thread in `pause` for hours.
-        if self.stored_at.elapsed() >= STORE_EVERY {
-            self.store_sessions();
-        }
-    }
-
-    /// Gives a batch's buffer back, unless somebody still reads it.
-    pub(crate) fn recycle(&self, item: Arc<Item>) {
-        if let Some(item) = Arc::into_inner(item) {
-            // A full channel frees the buffer, which is as good.
-            let _ = self.recycle.try_send(item.into_buffer());
-        }
-    }
-
-    /// Waits, alive, while answers are fetched.
-    pub(super) fn pause(&mut self, how_long: Duration) -> Result<(), GivenUp> {
-        let until = Instant::now() + how_long;
-        loop {
-            self.pump();
-            self.control.check()?;
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                self.wait = (self.wait * 2).min(LONGEST_WAIT);
-                return Ok(());
-            }
-            thread::sleep(left.min(LONGEST_WAIT));
-        }
+        self.books.store_sessions_in_time();
     }
 
     fn came_back(&mut self, number: usize, code: Code) {
         self.ring.failed(number, code);
         let verdict = classify_code(code);
-        self.metrics.sink_errors.inc(reason(verdict));
-        if let Some(suppressed) = self.limit.allow(verdict.reason, Instant::now()) {
+        self.books.metrics.sink_errors.inc(reason(verdict));
+        if let Some(suppressed) = self.books.limit.allow(verdict.reason, Instant::now()) {
             tracing::warn!(
-                link = self.metrics.link(),
+                link = self.books.metrics.link(),
                 reason = verdict.reason,
                 error = %code,
                 advice = verdict.advice,
@@ -467,9 +418,9 @@ impl Outlet {
     }
 
     fn warn_of_names(&mut self, header: &ChunkHeader<'_>, offset: i64, changed: u32) {
-        if let Some(suppressed) = self.limit.allow("header names", Instant::now()) {
+        if let Some(suppressed) = self.books.limit.allow("header names", Instant::now()) {
             tracing::warn!(
-                link = self.metrics.link(),
+                link = self.books.metrics.link(),
                 topic = header.topic,
                 partition = header.partition,
                 offset,
@@ -478,52 +429,5 @@ impl Outlet {
                 "header names that are not UTF-8 were changed: their bad bytes became U+FFFD"
             );
         }
-    }
-
-    /// Whether nothing is on its way.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.ring.is_empty()
-    }
-
-    /// How long the thread may sleep before it should look for answers.
-    pub(crate) fn nap(&mut self) -> Duration {
-        if self.ring.is_empty() {
-            return Duration::from_millis(50);
-        }
-        let wait = self.wait;
-        self.wait = (self.wait * 2).min(LONGEST_WAIT);
-        wait.max(Duration::from_millis(1))
-    }
-
-    /// Records in flight.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.ring.records()
-    }
-
-    /// Asks the destination for a sign of life when there is reason to doubt it and nothing is on its way that would
-    /// tell. Bounded by [`PROBE_TIMEOUT`].
-    pub(crate) fn probe(&mut self) {
-        let error = self.producer.reporter().last_error();
-        let doubtful = error.is_some() || !self.shared.connected.load(Relaxed);
-        // What keeps the client as a whole away (a wrong password) comes back with no record: it is counted here.
-        if let Some(error) = error.filter(|error| self.counted_error != Some(error.at)) {
-            self.counted_error = Some(error.at);
-            self.metrics.sink_errors.inc(reason(error.verdict));
-        }
-        if doubtful && self.ring.is_empty() && self.producer.topics(PROBE_TIMEOUT).is_ok() {
-            self.producer.reporter().clear_error();
-            self.shared.connected.store(true, Relaxed);
-        }
-        self.tick.mark();
-    }
-
-    /// Destination topics seen so far.
-    pub(crate) fn topics(&self) -> Vec<String> {
-        self.topics.destinations().map(ToString::to_string).collect()
-    }
-
-    /// The thread ends as planned.
-    pub(crate) fn retire(self) {
-        self.tick.retire();
     }
 }

@@ -1,0 +1,146 @@
+//! What every way out keeps of what it was given, whatever the destination: partitions by number, refusals, reports, and
+//! what survives a restart.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender as ChannelSender;
+use ddc_link::receiver::Positions;
+use ddc_telemetry::log::RateLimit;
+use ddc_telemetry::notify::Tick;
+use ddc_telemetry::{EgressMetrics, LinkMetrics};
+
+use super::control::Control;
+use super::missing::{MissingReport, RefusedRuns, SourcePartition};
+use super::partitions::Partitions;
+use super::queue::Item;
+use super::shared::{Shared, lock};
+use super::store::Store;
+use crate::state::StateError;
+
+/// One kind of trouble is logged this often at most.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+/// Sessions are stored this often, if they have changed.
+const STORE_EVERY: Duration = Duration::from_secs(1);
+
+/// What [`Books`] are made of.
+pub(crate) struct BooksParts {
+    pub(crate) metrics: Arc<LinkMetrics<EgressMetrics>>,
+    pub(crate) report: MissingReport,
+    pub(crate) control: Arc<Control>,
+    pub(crate) tick: Tick,
+    /// Takes the buffers of settled batches; full = freed.
+    pub(crate) recycle: ChannelSender<Vec<u8>>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: Store,
+}
+
+/// See the module's text.
+pub(crate) struct Books {
+    pub(crate) partitions: Partitions,
+    pub(crate) metrics: Arc<LinkMetrics<EgressMetrics>>,
+    report: MissingReport,
+    refused: RefusedRuns,
+    /// Refused for ever and not yet fetched by [`Self::take_refusals`]; bounded by what is in flight.
+    refusals: Vec<(u32, i64)>,
+    pub(crate) limit: RateLimit<&'static str>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) tick: Tick,
+    recycle: ChannelSender<Vec<u8>>,
+    pub(crate) shared: Arc<Shared>,
+    store: Store,
+    stored_at: Instant,
+}
+
+impl Books {
+    pub(crate) fn new(parts: BooksParts) -> Self {
+        Self {
+            partitions: Partitions::default(),
+            metrics: parts.metrics,
+            report: parts.report,
+            refused: RefusedRuns::default(),
+            refusals: Vec::new(),
+            limit: RateLimit::new(LOG_EVERY),
+            control: parts.control,
+            tick: parts.tick,
+            recycle: parts.recycle,
+            shared: parts.shared,
+            store: parts.store,
+            stored_at: Instant::now(),
+        }
+    }
+
+    /// The destination will never have the record: it becomes a missing range.
+    pub(crate) fn refuse(&mut self, slot: u32, offset: i64, why: impl FnOnce() -> String) {
+        if self.report_refused(slot, offset, why) {
+            self.refusals.push((slot, offset));
+        }
+    }
+
+    /// As [`Self::refuse`], for a destination to which nothing is ever given again: the positions need not know.
+    /// `false`: the partition has no number.
+    pub(crate) fn report_refused(&mut self, slot: u32, offset: i64, why: impl FnOnce() -> String) -> bool {
+        let Some(partition) = self.partitions.name(slot) else { return false };
+        self.refused.push(slot, partition, offset, why, &self.report);
+        true
+    }
+
+    /// The partitions and offsets refused since the last call.
+    pub(crate) fn take_refusals(&mut self) -> Vec<(u32, i64)> {
+        std::mem::take(&mut self.refusals)
+    }
+
+    /// Reports the ranges of refused records that are still open; to be called now and then.
+    pub(crate) fn flush_refused(&mut self) {
+        self.refused.flush(&self.report);
+    }
+
+    /// Where gaps are reported.
+    pub(crate) fn report(&self) -> &MissingReport {
+        &self.report
+    }
+
+    /// The name of a partition, for reports.
+    pub(crate) fn name(&self, slot: u32) -> Option<Arc<SourcePartition>> {
+        self.partitions.name(slot).cloned()
+    }
+
+    /// Gives a batch's buffer back, unless somebody still reads it.
+    pub(crate) fn recycle(&self, item: Arc<Item>) {
+        if let Some(item) = Arc::into_inner(item) {
+            // A full channel frees the buffer, which is as good.
+            let _ = self.recycle.try_send(item.into_buffer());
+        }
+    }
+
+    /// Writes positions that are acknowledged.
+    pub(crate) fn store_positions(&mut self, positions: &Positions) {
+        let written = self.store.write_positions(positions);
+        self.stored(written);
+    }
+
+    /// Writes the sessions, if they have changed and a second has passed.
+    pub(crate) fn store_sessions_in_time(&mut self) {
+        if self.stored_at.elapsed() >= STORE_EVERY {
+            self.store_sessions();
+        }
+    }
+
+    /// Writes the sessions, if they have changed.
+    pub(crate) fn store_sessions(&mut self) {
+        self.stored_at = Instant::now();
+        let sessions = lock(&self.shared.stored).clone();
+        let written = self.store.write_sessions(sessions);
+        self.stored(written);
+    }
+
+    fn stored(&mut self, written: Result<(), StateError>) {
+        let Err(error) = written else { return };
+        if let Some(suppressed) = self.limit.allow("store", Instant::now()) {
+            tracing::error!(
+                link = self.metrics.link(), %error, suppressed,
+                "the state cannot be stored; a restart would begin further back"
+            );
+        }
+    }
+}
