@@ -4,14 +4,21 @@
 //! panels read) and a line of the exposition. The doc comment is the help text; there is no second one.
 //! `packets_sent` in scope `ingress.` is `ddc.ingress.packets_sent` in StatsD and `ddc_ingress_packets_sent_total` in Prometheus.
 //!
-//! Every metric of a link has the labels `link` and `side`. Other labels come only from enums ([`crate::reasons`]), so the number
-//! of series is bounded by the number of links.
+//! Every metric of a link has the labels `link` and `side`, every metric of a process the label `process`; all have `site` where one
+//! is configured. Other labels come only from enums ([`crate::reasons`]) and, for one metric, from at most 64 topics, so the
+//! number of series is bounded by the number of links.
 //!
 //! Counters of record counts count records, not events: a chunk of 500 records that is late adds 500.
 
-use crate::cells::{Counter, Counters, Describe, Gauge, Kind, LabelSet, Metric, Reading};
+use crate::cells::{
+    ByTopic, Counter, Counters, CpuTimes, Describe, Gauge, Histogram, Kind, LabelSet, Metric, Reading,
+    Readings, States,
+};
 use crate::process::{BuildInfo, CpuSeconds, ResidentMemory};
-use crate::reasons::{DropReason, KafkaErrorReason, MissingReason, SendErrorReason, SkipReason};
+use crate::reasons::{
+    Certificate, DropReason, KafkaErrorReason, MissingReason, SendErrorReason, SkipReason, SourceDropReason,
+    SourceState, Thread,
+};
 
 /// What a number counts or measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +47,10 @@ pub enum Unit {
     Timestamp,
     /// Bits per second.
     BitsPerSecond,
+    /// Lines of the log.
+    Lines,
+    /// Messages of the log.
+    Messages,
     /// A number that names something.
     Identifier,
     /// 0 or 1.
@@ -62,6 +73,8 @@ impl Unit {
             Self::Seconds => "seconds",
             Self::Timestamp => "seconds since 1970",
             Self::BitsPerSecond => "bits per second",
+            Self::Lines => "lines",
+            Self::Messages => "messages",
             Self::Identifier => "number",
             Self::Flag => "0 or 1",
         }
@@ -73,16 +86,18 @@ impl Unit {
 pub struct Descriptor {
     /// The name without the leading `ddc.`: `ingress.packets_sent`.
     pub name: &'static str,
-    /// Counter or gauge.
+    /// Counter, gauge or histogram.
     pub kind: Kind,
     /// What it counts.
     pub unit: Unit,
-    /// Labels of the whole table: `link` and `side`, or none.
+    /// Labels of the whole table: `link` and `side`, or `process`.
     pub labels: &'static [&'static str],
     /// Further labels whose values are fixed for the life of the process.
     pub fixed: &'static [&'static str],
     /// The label with a fixed list of values, if there is one.
     pub by: Option<LabelSet>,
+    /// Whether it has the label `topic`: at most [`crate::cells::MAX_TOPICS`] names, the rest summed as `other`.
+    pub by_topic: bool,
     /// One sentence or two, from the doc comment.
     pub help: &'static str,
 }
@@ -93,15 +108,16 @@ impl Descriptor {
         format!("ddc.{}", self.name)
     }
 
-    /// `ddc_ingress_packets_sent_total`; a gauge has no `_total`.
+    /// `ddc_ingress_packets_sent_total`; gauges and histograms have no `_total`.
     pub fn prometheus_name(&self) -> String {
         let suffix = if self.kind == Kind::Counter { "_total" } else { "" };
         format!("ddc_{}{suffix}", self.name.replace('.', "_"))
     }
 
-    /// Every label key, in the order of the exposition.
+    /// Every label key, in the order of the exposition; without `site`, which all or none have.
     pub fn label_keys(&self) -> impl Iterator<Item = &'static str> + '_ {
-        self.labels.iter().chain(self.fixed).copied().chain(self.by.map(|by| by.key))
+        let topic = self.by_topic.then_some("topic");
+        self.labels.iter().chain(self.fixed).copied().chain(self.by.map(|by| by.key)).chain(topic)
     }
 }
 
@@ -129,7 +145,7 @@ pub fn all() -> impl Iterator<Item = &'static Descriptor> {
 /// Labels of every metric of a link.
 const LINK_LABELS: &[&str] = &["link", "side"];
 /// Labels of the metrics of a process.
-const NO_LABELS: &[&str] = &[];
+const PROCESS_LABELS: &[&str] = &["process"];
 
 /// Makes a struct of metrics and its [`Table`].
 macro_rules! metrics {
@@ -154,6 +170,7 @@ macro_rules! metrics {
                     labels: $labels,
                     fixed: <$Cell as Describe>::FIXED,
                     by: <$Cell as Describe>::BY,
+                    by_topic: <$Cell as Describe>::BY_TOPIC,
                     help: concat!($($help),+).trim_ascii(),
                 } ),+
             ];
@@ -173,6 +190,14 @@ metrics! {
         dropped_packets: Counters<DropReason>, unit = Datagrams;
         /// Times the bounded buffer was found full: the ingress then pauses its source, the egress drops and reports.
         buffer_full: Counter, unit = Events;
+        /// 1 while the proxy can do its work, as `/readyz` says.
+        ready: Gauge, unit = Flag;
+        /// 1 while an operator works on the link (`POST /maintenance`): alerts of the link are held back; ends by itself.
+        link_maintenance: Gauge, unit = Flag;
+        /// CPU time used by each thread of the data path, in user and kernel mode.
+        thread_cpu_seconds: CpuTimes<Thread>, unit = Seconds;
+        /// When the first certificate in that file ends; absent without the file.
+        certificate_expiry_timestamp_seconds: Readings<Certificate>, unit = Timestamp;
     }
 }
 
@@ -191,6 +216,8 @@ metrics! {
         ledgers_sent: Counter, unit = Batches;
         /// Records read from the source.
         records_read: Counter, unit = Records;
+        /// Records packed into batches.
+        records_packed: Counter, unit = Records;
         /// Records of batches that were handed to the kernel.
         records_sent: Counter, unit = Records;
         /// Bytes of the batches sent, before compression.
@@ -219,8 +246,8 @@ metrics! {
         rebalances: Counter, unit = Events;
         /// Partitions this ingress reads now.
         assigned_partitions: Gauge, unit = Partitions;
-        /// Records in the assigned partitions that were not sent yet.
-        consumer_lag: Reading, unit = Records;
+        /// Records in the assigned partitions that were not sent yet, by topic: 64 topics by name, the rest in `other`.
+        consumer_lag: ByTopic, unit = Records;
         /// Bytes that wait between the source and the socket, bounded by `[link] buffer`.
         queue_bytes: Gauge, unit = Bytes;
         /// Records read and never sent, by reason: the destination lacks them.
@@ -233,6 +260,8 @@ metrics! {
         topics_recreated: Counter, unit = Events;
         /// Errors of the source, by reason.
         source_errors: Counters<KafkaErrorReason>, unit = Events;
+        /// Datagrams that a UDP source could not take, by reason.
+        source_drops: Counters<SourceDropReason>, unit = Datagrams;
         /// The configured rate; absent when unlimited.
         rate_limit_bits_per_second: Reading, unit = BitsPerSecond;
     }
@@ -297,6 +326,12 @@ metrics! {
         sink_errors: Counters<KafkaErrorReason>, unit = Events;
         /// Times the sink tried records again.
         sink_retries: Counter, unit = Events;
+        /// From handing a record to the sink to its acknowledgement.
+        sink_latency_seconds: Histogram, unit = Seconds;
+        /// From a record's timestamp at the source to its acknowledgement by the sink, so the clocks' difference is part of it; less than 0 counts as 0.
+        end_to_end_latency_seconds: Histogram, unit = Seconds;
+        /// From the ingress's clock to the egress's clock, by heartbeat, so the clocks' difference is part of it; less than 0 counts as 0.
+        transit_latency_seconds: Histogram, unit = Seconds;
         /// Bytes that wait between the link and the sink, bounded by `[sink] buffer`.
         queue_bytes: Gauge, unit = Bytes;
         /// Heartbeats received.
@@ -313,6 +348,8 @@ metrics! {
         source_records_sent: Reading, unit = Records;
         /// Bytes of UDP payload the ingress says it has sent in this session, at its last heartbeat.
         source_bytes_sent: Reading, unit = Bytes;
+        /// 1 for what the ingress says its source does, at its last heartbeat, 0 for the others.
+        source_state: States<SourceState>, unit = Flag;
         /// Records the ingress says it has yet to send, at its last heartbeat.
         source_lag: Reading, unit = Records;
         /// The rate on the wire the ingress says it is limited to, at its last heartbeat; absent when unlimited.
@@ -322,7 +359,7 @@ metrics! {
 
 metrics! {
     /// What a process measures about itself, whatever links it runs.
-    pub struct ProcessMetrics, scope = "", labels = NO_LABELS {
+    pub struct ProcessMetrics, scope = "", labels = PROCESS_LABELS {
         /// Times every thread of the data path was seen to have moved; standing still between two scrapes means that one hangs.
         process_ticks: Counter, unit = Events;
         /// When the process started, by its own clock.
@@ -331,6 +368,16 @@ metrics! {
         process_cpu_seconds: CpuSeconds, unit = Seconds;
         /// Bytes of the process that are in memory.
         process_resident_memory_bytes: ResidentMemory, unit = Bytes;
+        /// StatsD datagrams handed to the kernel, for all targets.
+        statsd_datagrams_sent: Counter, unit = Datagrams;
+        /// StatsD datagrams that the kernel did not take or whose target refused; what they carried is lost to that target.
+        statsd_datagrams_dropped: Counter, unit = Datagrams;
+        /// Log messages handed to the kernel for syslog, for all targets.
+        syslog_messages_sent: Counter, unit = Messages;
+        /// Log messages that syslog did not get: the target was away and the bounded queue was full.
+        syslog_messages_dropped: Counter, unit = Messages;
+        /// Log lines that stderr did not get: its reader was slow and the bounded queue was full.
+        log_lines_dropped: Counter, unit = Lines;
         /// Always 1: the version, and an id that is new at each start.
         build_info: BuildInfo, unit = Flag;
     }
@@ -341,6 +388,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::cells::Sample;
 
     fn find(name: &str) -> &'static Descriptor {
         all().find(|d| d.name == name).unwrap_or_else(|| panic!("{name} is not in the catalogue"))
@@ -373,13 +421,14 @@ mod tests {
             assert!(row.help.ends_with('.') && !row.help.contains(['\n', '|']), "{name}: {:?}", row.help);
             assert!(!row.help.contains("  "), "{name}: {:?}", row.help);
             let timestamp = row.unit == Unit::Timestamp;
+            assert_eq!(row.kind == Kind::Histogram, row.name.ends_with("_latency_seconds"), "{name}");
             assert_eq!(timestamp, row.name.ends_with("_timestamp_seconds"), "{name}");
             assert!(!timestamp || row.kind == Kind::Gauge, "{name}");
             assert!(!row.name.ends_with("_total"), "{name}: `_total` is added by the exposition");
             let keys: Vec<_> = row.label_keys().collect();
             assert_eq!(keys.len(), keys.iter().collect::<BTreeSet<_>>().len(), "{name}: {keys:?}");
         }
-        assert!(seen.len() >= 70, "{}", seen.len());
+        assert!(seen.len() >= 85, "{}", seen.len());
     }
 
     /// Cells and rows must be in the same order, or counters would swap names.
@@ -393,7 +442,10 @@ mod tests {
         metrics.source_lag.set(42.0);
         for (row, descriptor) in EgressMetrics::DESCRIPTORS.iter().enumerate() {
             let mut values = Vec::new();
-            metrics.cell(row).read(None, &mut |_, value| values.push(value.to_string()));
+            metrics.cell(row).read(None, &mut |_, sample| match sample {
+                Sample::One(value) => values.push(value.to_string()),
+                Sample::Histogram(snapshot) => values.push(snapshot.count().to_string()),
+            });
             let expected = match row {
                 row if row == row_of("egress.packet_loss") => vec!["41"],
                 row if row == row_of("egress.source_lag") => vec!["42"],

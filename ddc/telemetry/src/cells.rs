@@ -4,12 +4,19 @@
 //! may therefore see one counter of a pair moved and the other not yet; rates over seconds do not care.
 //! A thread that works in bursts adds once per burst, which also keeps two threads from fighting for a cache line.
 //!
-//! Which metrics exist is said in [`crate::catalogue`], not here.
+//! Which metrics exist is said in [`crate::catalogue`], not here. Durations are in [`Histogram`], what has one more label in
+//! [`States`], [`Readings`], [`CpuTimes`] and [`ByTopic`] (which alone has a lock: it is told once a second).
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+mod histogram;
+mod labelled;
+
+pub use histogram::{BOUNDS, BUCKETS, Histogram, HistogramBuffer, LONGEST, Snapshot};
+pub use labelled::{ByTopic, CpuTimes, MAX_TOPICS, OTHER_TOPICS, Readings, States};
 
 /// Only goes up; begins at 0 when the process starts and is exposed from then on, so that the first rise is seen.
 #[derive(Debug, Default)]
@@ -211,6 +218,8 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Durations by size, in the buckets of [`BOUNDS`].
+    Histogram,
 }
 
 impl Kind {
@@ -219,6 +228,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -245,8 +255,24 @@ impl fmt::Display for Value {
     }
 }
 
-/// Takes the series of a metric: its labels beside `link` and `side`, and its value.
-pub type Emit<'a> = dyn FnMut(&[(&str, &str)], Value) + 'a;
+/// What a series reads.
+#[derive(Debug, Clone, Copy)]
+pub enum Sample<'a> {
+    /// One number.
+    One(Value),
+    /// Counts and sums of all buckets.
+    Histogram(&'a Snapshot),
+}
+
+impl From<Value> for Sample<'_> {
+    fn from(value: Value) -> Self {
+        Self::One(value)
+    }
+}
+
+/// Takes the series of a metric: its labels beside `link` and `side`, and what it reads. A series of a counter or histogram is
+/// emitted at each reading and at the same place, so that a reader may remember by position what it read before.
+pub type Emit<'a> = dyn FnMut(&[(&str, &str)], Sample<'_>) + 'a;
 
 /// A type that a row of the catalogue can have; what the catalogue says about kind and labels follows from it.
 pub trait Describe: Metric + Default {
@@ -256,6 +282,8 @@ pub trait Describe: Metric + Default {
     const BY: Option<LabelSet> = None;
     /// Keys of labels whose values are fixed for the life of the process.
     const FIXED: &'static [&'static str] = &[];
+    /// Whether it has the label `topic`, of at most [`MAX_TOPICS`] values and [`OTHER_TOPICS`].
+    const BY_TOPIC: bool = false;
 }
 
 /// A metric that can be read.
@@ -270,7 +298,7 @@ impl Describe for Counter {
 
 impl Metric for Counter {
     fn read(&self, _side: Option<Side>, emit: &mut Emit<'_>) {
-        emit(&[], Value::Unsigned(self.value()));
+        emit(&[], Value::Unsigned(self.value()).into());
     }
 }
 
@@ -280,7 +308,7 @@ impl Describe for Gauge {
 
 impl Metric for Gauge {
     fn read(&self, _side: Option<Side>, emit: &mut Emit<'_>) {
-        emit(&[], Value::Signed(self.value()));
+        emit(&[], Value::Signed(self.value()).into());
     }
 }
 
@@ -291,7 +319,7 @@ impl Describe for Reading {
 impl Metric for Reading {
     fn read(&self, _side: Option<Side>, emit: &mut Emit<'_>) {
         if let Some(value) = self.value() {
-            emit(&[], Value::Float(value));
+            emit(&[], Value::Float(value).into());
         }
     }
 }
@@ -303,8 +331,8 @@ impl<L: Label> Describe for Counters<L> {
 
 impl<L: Label> Metric for Counters<L> {
     fn read(&self, side: Option<Side>, emit: &mut Emit<'_>) {
-        for value in L::ALL.iter().copied().filter(|value| side.is_none_or(|side| value.occurs_on(side))) {
-            emit(&[(L::KEY, value.as_str())], Value::Unsigned(self.value(value)));
+        for value in labelled::occurring::<L>(side) {
+            emit(&[(L::KEY, value.as_str())], Value::Unsigned(self.value(value)).into());
         }
     }
 }
@@ -318,7 +346,10 @@ mod tests {
 
     fn series(metric: &dyn Metric, side: Option<Side>) -> Vec<(String, String)> {
         let mut all = Vec::new();
-        metric.read(side, &mut |labels, value| all.push((format!("{labels:?}"), value.to_string())));
+        metric.read(side, &mut |labels, sample| match sample {
+            Sample::One(value) => all.push((format!("{labels:?}"), value.to_string())),
+            Sample::Histogram(_) => panic!("not a number"),
+        });
         all
     }
 

@@ -5,20 +5,21 @@
 //!   # TYPE ddc_buffer_full_total counter
 //!   ddc_buffer_full_total{link="plant-a",side="ingress"} 0
 //! ```
-//! A family is written once, with the series of every link below it. Two readers may read at the same time; the hot path is
+//! A family is written once, with the series of every link below it; a histogram is its cumulative buckets, its sum and its count.
+//! Where a site is configured, every series begins with the label `site`. Two readers may read at the same time; the hot path is
 //! not held up by either, since reading is loads of atomics. It serves no HTTP: the admin listener does.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::catalogue::{CommonMetrics, Descriptor, EgressMetrics, IngressMetrics, ProcessMetrics, Table};
-use crate::cells::{Side, Value};
+use crate::cells::{BOUNDS, BUCKETS, Sample, Side, Snapshot, Value};
 
 /// The `Content-Type` of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The most links (a side of a link counts as one) a registry takes; it bounds the page at some 32,000 lines.
+/// The most links (a side of a link counts as one) a registry takes; it bounds the page at some 80,000 lines.
 pub const MAX_LINKS: usize = 512;
 
 /// The metrics of one side of one link: those of the side, and [`LinkMetrics::common`].
@@ -94,11 +95,29 @@ pub enum RegistryError {
     },
 }
 
+/// What tells the series of this process from those of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The label `process` of the metrics that belong to no link: `ingress-LINK`, `egress-LINK` with the first link of the process,
+    /// or `demo`. It must be another one for each process of a site.
+    pub process: String,
+    /// The label `site` of every series; no such label when there is none.
+    pub site: Option<String>,
+}
+
+/// For tests: the process is called `test`, there is no site.
+impl Default for Identity {
+    fn default() -> Self {
+        Self { process: "test".to_owned(), site: None }
+    }
+}
+
 /// Everything one page shows: a process and its links. Cheap to clone; clones share everything.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     /// The process; registries of several admin listeners may share it.
     process: Arc<ProcessMetrics>,
+    identity: Arc<Identity>,
     links: Arc<RwLock<Links>>,
 }
 
@@ -110,8 +129,13 @@ struct Links {
 
 impl Registry {
     /// A registry without links.
-    pub fn new(process: Arc<ProcessMetrics>) -> Self {
-        Self { process, links: Arc::default() }
+    pub fn new(process: Arc<ProcessMetrics>, identity: Identity) -> Self {
+        Self { process, identity: Arc::new(identity), links: Arc::default() }
+    }
+
+    /// What tells this process from others.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// The metrics of the process.
@@ -151,32 +175,83 @@ impl Registry {
 
     /// The page. See [`CONTENT_TYPE`].
     pub fn render(&self) -> String {
-        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
         let mut page = Page { text: String::with_capacity(64 * 1024) };
-        let common: Vec<_> = (links.ingress.iter().map(|link| (prefix(link), Some(link.side), &link.common)))
-            .chain(links.egress.iter().map(|link| (prefix(link), Some(link.side), &link.common)))
-            .collect();
-        page.table(&common);
-        page.table(&entries(&links.ingress));
-        page.table(&entries(&links.egress));
-        page.table(&[(String::new(), None, &*self.process)]);
+        self.visit(|instances| page.family(instances));
         page.text
+    }
+
+    /// Goes through every metric, in the order of the catalogue: one call for each, with all instances of it (one for each link that
+    /// has it, or the process).
+    pub(crate) fn visit(&self, mut family: impl FnMut(&Family<'_>)) {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        let common: Vec<Instance<'_, CommonMetrics>> =
+            (links.ingress.iter().map(|link| Instance::common(self, link)))
+                .chain(links.egress.iter().map(|link| Instance::common(self, link)))
+                .collect();
+        visit_table(&common, &mut family);
+        let ingress: Vec<_> = links.ingress.iter().map(|link| Instance::side(self, link)).collect();
+        visit_table(&ingress, &mut family);
+        let egress: Vec<_> = links.egress.iter().map(|link| Instance::side(self, link)).collect();
+        visit_table(&egress, &mut family);
+        let labels = self.labels([("process", self.identity.process.as_str())]);
+        visit_table(&[Instance { labels, side: None, table: &*self.process }], &mut family);
+    }
+
+    fn labels<'a, const N: usize>(
+        &'a self,
+        own: [(&'static str, &'a str); N],
+    ) -> Vec<(&'static str, &'a str)> {
+        let site = self.identity.site.as_deref().map(|site| ("site", site));
+        site.into_iter().chain(own).collect()
     }
 }
 
-/// A table's instance with its labels, already written.
-type Entry<'a, T> = (String, Option<Side>, &'a T);
-
-fn entries<T>(links: &[Arc<LinkMetrics<T>>]) -> Vec<Entry<'_, T>> {
-    links.iter().map(|link| (prefix(link), Some(link.side), &link.metrics)).collect()
+/// One metric with everything that has it.
+pub(crate) struct Family<'a> {
+    pub(crate) descriptor: &'static Descriptor,
+    read: &'a dyn Fn(&mut Visit<'_>),
 }
 
-/// `link="plant-a",side="ingress"`
-fn prefix<T>(link: &LinkMetrics<T>) -> String {
-    let mut text = String::new();
-    push_label(&mut text, "link", &link.link);
-    push_label(&mut text, "side", link.side.as_str());
-    text
+/// Takes a series: the labels of its instance, its own labels, what it reads.
+type Visit<'a> = dyn FnMut(&[(&'static str, &str)], &[(&str, &str)], Sample<'_>) + 'a;
+
+impl Family<'_> {
+    /// Reads all series.
+    pub(crate) fn read(&self, mut visit: impl FnMut(&[(&'static str, &str)], &[(&str, &str)], Sample<'_>)) {
+        (self.read)(&mut visit);
+    }
+}
+
+/// A table of metrics with the labels of all its series.
+struct Instance<'a, T> {
+    labels: Vec<(&'static str, &'a str)>,
+    side: Option<Side>,
+    table: &'a T,
+}
+
+impl<'a> Instance<'a, CommonMetrics> {
+    fn common<T>(registry: &'a Registry, link: &'a LinkMetrics<T>) -> Self {
+        let labels = registry.labels([("link", link.link()), ("side", link.side.as_str())]);
+        Self { labels, side: Some(link.side), table: &link.common }
+    }
+}
+
+impl<'a, T> Instance<'a, T> {
+    fn side(registry: &'a Registry, link: &'a LinkMetrics<T>) -> Self {
+        let labels = registry.labels([("link", link.link()), ("side", link.side.as_str())]);
+        Self { labels, side: Some(link.side), table: &link.metrics }
+    }
+}
+
+fn visit_table<T: Table>(instances: &[Instance<'_, T>], family: &mut impl FnMut(&Family<'_>)) {
+    for (row, descriptor) in T::DESCRIPTORS.iter().enumerate() {
+        let read = |visit: &mut Visit<'_>| {
+            for Instance { labels, side, table } in instances {
+                table.cell(row).read(*side, &mut |more, sample| visit(labels, more, sample));
+            }
+        };
+        family(&Family { descriptor, read: &read });
+    }
 }
 
 struct Page {
@@ -184,20 +259,19 @@ struct Page {
 }
 
 impl Page {
-    fn table<T: Table>(&mut self, entries: &[Entry<'_, T>]) {
-        for (row, descriptor) in T::DESCRIPTORS.iter().enumerate() {
-            let name = descriptor.prometheus_name();
-            let mut headed = false;
-            for (labels, side, table) in entries {
-                table.cell(row).read(*side, &mut |more, value| {
-                    if !headed {
-                        self.head(&name, descriptor);
-                        headed = true;
-                    }
-                    self.series(&name, labels, more, value);
-                });
+    fn family(&mut self, family: &Family<'_>) {
+        let name = family.descriptor.prometheus_name();
+        let mut headed = false;
+        family.read(|labels, more, sample| {
+            if !headed {
+                self.head(&name, family.descriptor);
+                headed = true;
             }
-        }
+            match sample {
+                Sample::One(value) => self.series(&name, "", &[labels, more], value),
+                Sample::Histogram(snapshot) => self.histogram(&name, &[labels, more], snapshot),
+            }
+        });
     }
 
     fn head(&mut self, name: &str, descriptor: &Descriptor) {
@@ -207,25 +281,35 @@ impl Page {
         let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    fn series(&mut self, name: &str, labels: &str, more: &[(&str, &str)], value: Value) {
+    fn histogram(&mut self, name: &str, labels: &[&[(&str, &str)]; 2], snapshot: &Snapshot) {
+        let mut upto = 0;
+        for bucket in 0..BUCKETS {
+            upto += snapshot.bucket_count(bucket);
+            let bound = BOUNDS.get(bucket).map_or_else(|| "+Inf".to_owned(), f64::to_string);
+            self.series(name, "_bucket", &[labels[0], labels[1], &[("le", &bound)]], upto);
+        }
+        self.series(name, "_sum", labels, Value::Float(snapshot.sum()));
+        self.series(name, "_count", labels, upto);
+    }
+
+    fn series(&mut self, name: &str, suffix: &str, labels: &[&[(&str, &str)]], value: impl Display) {
         self.text.push_str(name);
-        if !labels.is_empty() || !more.is_empty() {
-            self.text.push('{');
-            self.text.push_str(labels);
-            for (key, value) in more {
-                push_label(&mut self.text, key, value);
-            }
+        self.text.push_str(suffix);
+        let mut open = '{';
+        for (key, value) in labels.iter().copied().flatten() {
+            self.text.push(open);
+            push_label(&mut self.text, key, value);
+            open = ',';
+        }
+        if open == ',' {
             self.text.push('}');
         }
         let _ = writeln!(self.text, " {value}");
     }
 }
 
-/// Adds `key="value"` with the value escaped, after a comma unless it is the first in `text`'s braces.
+/// Adds `key="value"` with the value escaped.
 fn push_label(text: &mut String, key: &str, value: &str) {
-    if !text.is_empty() && !text.ends_with('{') {
-        text.push(',');
-    }
     text.push_str(key);
     text.push_str("=\"");
     for c in value.chars() {

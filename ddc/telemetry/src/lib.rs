@@ -30,5 +30,5 @@ pub mod process;
 pub mod reasons;
 
 pub use catalogue::{CommonMetrics, EgressMetrics, IngressMetrics, ProcessMetrics};
-pub use cells::{Counter, Counters, Gauge, Reading, Side};
-pub use exposition::{LinkMetrics, Registry};
+pub use cells::{Counter, Counters, Gauge, Histogram, HistogramBuffer, Reading, Side};
+pub use exposition::{Identity, LinkMetrics, Registry};

@@ -4,10 +4,19 @@
 
 use std::fs;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::cells::{Describe, Emit, Kind, Metric, Side, Value};
+
+/// CPU time the calling thread has used since its start, in user and kernel mode: what [`crate::cells::CpuTimes`] is told, once a
+/// second or so (a system call).
+pub fn thread_cpu() -> Duration {
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    // A CPU clock never shows a negative time.
+    Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
+}
 
 /// CPU seconds of all threads since the process started.
 #[derive(Debug, Default)]
@@ -20,7 +29,7 @@ impl Describe for CpuSeconds {
 impl Metric for CpuSeconds {
     fn read(&self, _side: Option<Side>, emit: &mut Emit<'_>) {
         let used = clock_gettime(ClockId::ProcessCPUTime);
-        emit(&[], Value::Float(used.tv_sec as f64 + used.tv_nsec as f64 / 1e9));
+        emit(&[], Value::Float(used.tv_sec as f64 + used.tv_nsec as f64 / 1e9).into());
     }
 }
 
@@ -36,7 +45,7 @@ impl Metric for ResidentMemory {
     fn read(&self, _side: Option<Side>, emit: &mut Emit<'_>) {
         let status = fs::read_to_string("/proc/self/status");
         if let Some(bytes) = status.ok().as_deref().and_then(resident_bytes) {
-            emit(&[], Value::Unsigned(bytes));
+            emit(&[], Value::Unsigned(bytes).into());
         }
     }
 }
@@ -67,7 +76,7 @@ impl Describe for BuildInfo {
 impl Metric for BuildInfo {
     fn read(&self, _side: Option<Side>, emit: &mut Emit<'_>) {
         if let Some((version, instance)) = self.0.get() {
-            emit(&[("version", version), ("instance_id", instance)], Value::Unsigned(1));
+            emit(&[("version", version), ("instance_id", instance)], Value::Unsigned(1).into());
         }
     }
 }
@@ -75,10 +84,14 @@ impl Metric for BuildInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cells::Sample;
 
     fn value(metric: &dyn Metric) -> Option<f64> {
         let mut found = None;
-        metric.read(None, &mut |_, value| found = value.to_string().parse().ok());
+        metric.read(None, &mut |_, sample| match sample {
+            Sample::One(value) => found = value.to_string().parse().ok(),
+            Sample::Histogram(_) => panic!("not a number"),
+        });
         found
     }
 
@@ -90,6 +103,17 @@ mod tests {
             sum = (0..100_000u64).fold(sum, |sum, n| std::hint::black_box(sum ^ n));
         }
         assert!(before >= 0.0);
+    }
+
+    #[test]
+    fn a_thread_is_told_its_own_time() {
+        let before = thread_cpu();
+        let mut sum = 0u64;
+        while thread_cpu() < before + Duration::from_millis(20) {
+            sum = (0..100_000u64).fold(sum, |sum, n| std::hint::black_box(sum ^ n));
+        }
+        let other = std::thread::spawn(thread_cpu).join().unwrap();
+        assert!(other < Duration::from_millis(15), "{other:?}: not the time of this thread");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The values of the `reason` labels, each an enum: what is not listed here cannot become a label value.
+//! The values of the labels beside `link` and `side`, each an enum: what is not listed here cannot become a label value.
 //!
 //! The doc comment of a value is its text in docs/metrics.md. Other crates have refusals of their own (`ddc-link`'s `Reject`, for
 //! one); telemetry does not depend on them: the proxy maps theirs to these, by `match` or by [`Label::from_name`].
@@ -87,14 +87,10 @@ labels! {
         Payload = "payload",
         /// A symbol of a block that was given up already; spare symbols of a complete block are `ddc_egress_symbols_spare_total` instead.
         BlockOld = "block_old",
-        /// A symbol of a block farther ahead than the receiver keeps.
-        BlockFuture = "block_future",
         /// A symbol the block holds already.
         Duplicate = "duplicate",
         /// The reorder window is full.
         WindowFull = "window_full",
-        /// A goodbye or session change has closed the session.
-        SessionClosed = "session_closed",
         /// The kernel did not take the datagram; `ddc_ingress_send_errors_total` tells why.
         SendError = "send_error",
         /// A reason that this version of the catalogue has no name for.
@@ -187,6 +183,61 @@ labels! {
     }
 }
 
+labels! {
+    /// A thread of the data path of one link.
+    pub enum Thread as "thread" {
+        /// Ingress: reads the source and packs.
+        Source = "source",
+        /// Ingress: FEC, seal, pace, send.
+        Link = "link",
+        /// Egress: receives, opens, repairs, orders.
+        Receive = "receive",
+        /// Egress: hands records to the sink.
+        Sink = "sink",
+    }
+    occurs_on |thread, side| (side == Side::Ingress) == matches!(thread, Thread::Source | Thread::Link);
+}
+
+labels! {
+    /// Which certificate file of the configuration.
+    pub enum Certificate as "certificate" {
+        /// The authorities we trust.
+        Ca = "ca",
+        /// Our own, that we show to the other side.
+        Client = "client",
+    }
+}
+
+labels! {
+    /// What the ingress says its source does, in its heartbeats.
+    pub enum SourceState as "state" {
+        /// Not connected, or nothing assigned yet.
+        Starting = "starting",
+        /// Reading.
+        Running = "running",
+        /// Paused: what waits for the link has reached `[link] buffer`.
+        Full = "full",
+        /// Paused by an operator or the health checker.
+        Paused = "paused",
+        /// The source cannot be reached.
+        Unreachable = "unreachable",
+        /// Stopping: what is packed is being sent.
+        Stopping = "stopping",
+    }
+}
+
+labels! {
+    /// Why a UDP source could not take a datagram.
+    pub enum SourceDropReason as "reason" {
+        /// Longer than `[source.udp] max_datagram`.
+        TooLarge = "too_large",
+        /// `[link] buffer` was full: nobody can be told to wait.
+        BufferFull = "buffer_full",
+        /// The socket's receive buffer was full, the kernel dropped it.
+        Kernel = "kernel",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -216,6 +267,10 @@ mod tests {
         well_formed::<SkipReason>();
         well_formed::<KafkaErrorReason>();
         well_formed::<MissingReason>();
+        well_formed::<Thread>();
+        well_formed::<Certificate>();
+        well_formed::<SourceState>();
+        well_formed::<SourceDropReason>();
     }
 
     #[test]

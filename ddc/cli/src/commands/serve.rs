@@ -19,7 +19,7 @@ use ddc_proxy::egress::{self, Egress};
 use ddc_proxy::ingress::{self, Ingress};
 use ddc_telemetry::log::{self, LogHandle};
 use ddc_telemetry::notify::{self, Watchdog};
-use ddc_telemetry::{ProcessMetrics, Registry};
+use ddc_telemetry::{Identity, ProcessMetrics, Registry};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::sync::watch;
 
@@ -140,6 +140,14 @@ impl Proxy {
     }
 }
 
+/// What tells the series of this process from those of others: its first link, and the site that link's file names.
+fn identity(first: Option<&Config>) -> Identity {
+    let process =
+        first.map_or_else(|| "ddc".to_owned(), |config| format!("{}-{}", config.side(), config.link().name));
+    let site = first.and_then(|config| config.telemetry().site.as_ref()).map(|site| site.as_str().to_owned());
+    Identity { process, site }
+}
+
 fn serve(files: &[PathBuf], load: Load) -> Result<(), Failure> {
     let loaded = load_all(files, load)?;
     let log = start_log(loaded.first().map(|loaded| loaded.config.log()))?;
@@ -149,10 +157,11 @@ fn serve(files: &[PathBuf], load: Load) -> Result<(), Failure> {
         }
     }
     let unavailable = |error: anyhow::Error| Failure::new(Exit::Unavailable, format!("{error:#}"));
+    let identity = identity(loaded.first().map(|loaded| &loaded.config));
     let process = Arc::new(ProcessMetrics::default());
     process.build_info.set(env!("CARGO_PKG_VERSION"), &instance_id());
     process.process_start_timestamp_seconds.set_time(SystemTime::now());
-    let registry = Registry::new(Arc::clone(&process));
+    let registry = Registry::new(Arc::clone(&process), identity);
     let watchdog = Watchdog::from_env();
     let signals = Signals::catch().map_err(unavailable)?;
 

@@ -1,5 +1,6 @@
 //! What others see of the source: lag, state, and the sentences for `/readyz`, which go away when what they say is over.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -73,16 +74,19 @@ impl KafkaSource {
     /// Records at the source behind what was *sent*, not behind what was committed.
     fn measure_lag(&mut self) {
         let mut lag = Some(0u64);
+        let mut topics = BTreeMap::<&str, f64>::new();
         for (slot, reading) in &self.reading {
             let sent =
                 self.outlet.log.newest_sent(*slot).map_or(reading.start.partition.next, |mark| mark.end);
             let high = self.member.cached_watermarks(&reading.topic, reading.partition).map(|(_, high)| high);
-            lag = lag.zip(high).map(|(sum, high)| sum + high.saturating_sub(sent).max(0) as u64);
+            let behind = high.map(|high| high.saturating_sub(sent).max(0) as u64);
+            lag = lag.zip(behind).map(|(sum, behind)| sum + behind);
+            *topics.entry(&reading.topic).or_default() += behind.unwrap_or(0) as f64;
         }
         let lag = lag.filter(|_| !self.reading.is_empty());
         self.shared.lag.store(lag.unwrap_or(crate::ingress::UNKNOWN_LAG), Ordering::Relaxed);
         match lag {
-            Some(lag) => self.metrics.consumer_lag.set(lag as f64),
+            Some(_) => self.metrics.consumer_lag.set_all(topics),
             None => self.metrics.consumer_lag.clear(),
         }
     }
