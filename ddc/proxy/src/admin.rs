@@ -1,15 +1,18 @@
 //! The admin listener: what a link says about itself over HTTP, on loopback and on a Unix socket.
 //!
 //! ```text
-//!  GET /healthz   200, or 503 when the link's threads stand still          (liveness: never depends on Kafka)
-//!  GET /readyz    200, or 503 with the reasons                             (text; JSON when asked for)
-//!  GET /metrics   Prometheus text
-//!  GET /status    JSON
+//!  GET /healthz      200, or 503 when the link's threads stand still       (liveness: never depends on Kafka)
+//!  GET /readyz       200, or 503 with the reasons                          (text; JSON when asked for)
+//!  GET /metrics      Prometheus text
+//!  GET /status       JSON
+//!      /maintenance  GET, POST, DELETE: see the module `maintenance`
 //! ```
 //!
-//! It stands beside the line, not on it: it reads through [`AdminState`] and changes nothing. Everything a caller can
+//! It stands beside the line, not on it: it reads through [`AdminState`], and changes nothing that a record meets. Everything a caller can
 //! use up is bounded: connections, the size and the time of a request, the life of a connection. There is no
 //! authentication, hence [`AdminServer::bind`] refuses any address that is not loopback.
+
+mod maintenance;
 
 use std::future::Future;
 use std::io;
@@ -21,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -34,6 +37,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::config::Admin;
+use crate::maintenance::Maintenance;
+use maintenance::Peer;
 
 /// What the admin listener reports. Called on its thread; each call must return at once and wait for nothing.
 pub trait AdminState: Send + Sync + 'static {
@@ -45,6 +50,11 @@ pub trait AdminState: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// The link's state for people and programs.
     fn status(&self) -> serde_json::Value;
+    /// Announced work on the link.
+    fn maintenance(&self) -> &Maintenance;
+    /// Called each second by the process: brings those metrics up to date that no event moves. Whether the link does its
+    /// work, as [`AdminState::ready`].
+    fn each_second(&self) -> Result<(), Vec<String>>;
 }
 
 /// Connections served at once; further ones wait in the kernel's queue.
@@ -228,20 +238,25 @@ impl Drop for SocketFile {
 /// What TCP and Unix listeners have in common.
 trait Accept: Send + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
 }
 
 impl Accept for TcpListener {
     type Stream = tokio::net::TcpStream;
-    async fn next(&self) -> io::Result<Self::Stream> {
-        self.accept().await.map(|(stream, _)| stream)
+    async fn next(&self) -> io::Result<(Self::Stream, Peer)> {
+        self.accept().await.map(|(stream, peer)| (stream, Peer(peer.to_string())))
     }
 }
 
 impl Accept for UnixListener {
     type Stream = tokio::net::UnixStream;
-    async fn next(&self) -> io::Result<Self::Stream> {
-        self.accept().await.map(|(stream, _)| stream)
+    async fn next(&self) -> io::Result<(Self::Stream, Peer)> {
+        let (stream, _) = self.accept().await?;
+        let peer = match stream.peer_cred() {
+            Ok(peer) => format!("uid {} pid {}", peer.uid(), peer.pid().unwrap_or(0)),
+            Err(_) => "the Unix socket".to_owned(),
+        };
+        Ok((stream, Peer(peer)))
     }
 }
 
@@ -263,8 +278,9 @@ async fn accept<L: Accept>(
         };
         tokio::select! {
             (slot, stream) = connection => match stream {
-                Ok(stream) => {
-                    let serving = serve(stream, router.clone(), told.clone());
+                Ok((stream, peer)) => {
+                    let router = router.clone().layer(Extension(peer));
+                    let serving = serve(stream, router, told.clone());
                     connections.spawn(async move {
                         serving.await;
                         drop(slot);
@@ -316,10 +332,19 @@ fn router(state: Arc<dyn AdminState>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/maintenance", get(maintenance::get).post(maintenance::post).delete(maintenance::delete))
         .fallback(async || {
-            (StatusCode::NOT_FOUND, "not found; there are /healthz, /readyz, /metrics and /status\n")
+            (
+                StatusCode::NOT_FOUND,
+                "not found; there are /healthz, /readyz, /metrics, /status and /maintenance\n",
+            )
         })
-        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n"))
+        .method_not_allowed_fallback(async || {
+            (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET is answered here; /maintenance also takes POST and DELETE\n",
+            )
+        })
         .with_state(state)
 }
 

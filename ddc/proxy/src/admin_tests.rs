@@ -3,16 +3,34 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::*;
+use crate::config::Side;
+use crate::state::StateDir;
 
 /// A state that can be switched.
-#[derive(Default)]
 struct Switch {
     broken: AtomicBool,
+    seconds: AtomicU64,
+    maintenance: Maintenance,
+    _directory: tempfile::TempDir,
+}
+
+impl Default for Switch {
+    fn default() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let state = Arc::new(StateDir::open(directory.path()).unwrap());
+        let maintenance = Maintenance::open("plant-a", Side::Ingress, state, Instant::now(), 0);
+        Self {
+            broken: AtomicBool::new(false),
+            seconds: AtomicU64::new(0),
+            maintenance,
+            _directory: directory,
+        }
+    }
 }
 
 impl AdminState for Switch {
@@ -34,6 +52,15 @@ impl AdminState for Switch {
 
     fn status(&self) -> serde_json::Value {
         serde_json::json!({ "link": "plant-a", "side": "ingress" })
+    }
+
+    fn maintenance(&self) -> &Maintenance {
+        &self.maintenance
+    }
+
+    fn each_second(&self) -> Result<(), Vec<String>> {
+        self.seconds.fetch_add(1, Ordering::SeqCst);
+        self.ready()
     }
 }
 
@@ -237,4 +264,90 @@ fn addresses_that_cannot_be_served_are_refused() {
     let address = taken.local_addr().unwrap().to_string();
     let message = refused(&address);
     assert!(message.contains("; choose another port in [admin] listen"), "{message}");
+}
+
+fn change(server: &Running, method: &str, path: &str, headers: &str) -> String {
+    server.ask(&format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n"
+    ))
+}
+
+const ON_PURPOSE: &str = "x-ddc-request: 1\r\n";
+
+#[test]
+fn maintenance_is_begun_shown_and_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let server = start(Some(&socket));
+    assert_eq!(body(&server.get("/maintenance")), "{\"maintenance\":null}\n");
+
+    let begun = change(&server, "POST", "/maintenance?for=2h&by=ops", ON_PURPOSE);
+    assert_eq!(code(&begun), "200", "{begun}");
+    let json: serde_json::Value = serde_json::from_str(body(&server.get("/maintenance"))).unwrap();
+    let by = json["maintenance"]["by"].as_str().unwrap();
+    assert!(by.starts_with("ops (127.0.0.1:"), "{by}");
+    assert!((7190..=7200).contains(&json["maintenance"]["seconds_left"].as_u64().unwrap()), "{json}");
+    assert_eq!(server.state.seconds.load(Ordering::SeqCst), 1, "the metric moves with the answer");
+
+    // On a Unix socket the kernel tells who asks.
+    let request = format!(
+        "POST /maintenance?for=1min HTTP/1.1\r\nhost: x\r\n{ON_PURPOSE}content-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    let begun = talk(UnixStream::connect(&socket).unwrap(), &request);
+    assert!(body(&begun).contains("\"by\":\"uid "), "{begun}");
+
+    let ended = change(&server, "DELETE", "/maintenance", ON_PURPOSE);
+    assert_eq!((code(&ended), body(&ended)), ("200", "{\"maintenance\":null}\n"));
+    assert!(server.state.maintenance.current(Instant::now()).is_none());
+    assert_eq!(code(&change(&server, "DELETE", "/maintenance", ON_PURPOSE)), "200", "ended is ended");
+}
+
+/// What a page in an operator's browser can send changes nothing.
+#[test]
+fn a_web_page_begins_and_ends_nothing() {
+    let server = start(None);
+    for (headers, why) in [
+        ("", "needs the header x-ddc-request: 1"),
+        ("x-ddc-request: yes\r\n", "needs the header x-ddc-request: 1"),
+        (
+            "content-type: text/plain\r\nsec-fetch-site: cross-site\r\norigin: http://evil.example\r\n",
+            "a web page may not",
+        ),
+        // By a name that leads to 127.0.0.1, a page is of the same site and may set headers.
+        ("x-ddc-request: 1\r\norigin: http://evil.example:9641\r\n", "a web page may not"),
+    ] {
+        for method in ["POST", "DELETE"] {
+            let answer = change(&server, method, "/maintenance?for=2h", headers);
+            assert_eq!(code(&answer), "403", "{method} {headers}");
+            assert!(body(&answer).contains(why), "{answer}");
+        }
+    }
+    // A browser asks before it sends a header of ours across sites; it is told no.
+    let asked = change(
+        &server,
+        "OPTIONS",
+        "/maintenance",
+        "origin: http://evil.example\r\naccess-control-request-headers: x-ddc-request\r\n",
+    );
+    assert_eq!(code(&asked), "405");
+    assert!(!asked.to_lowercase().contains("access-control-allow"), "{asked}");
+    assert!(server.state.maintenance.current(Instant::now()).is_none());
+    assert_eq!(server.state.seconds.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_wrong_length_is_refused_with_an_example() {
+    let server = start(None);
+    for (query, why) in [
+        ("", "`for` is missing"),
+        ("?for=2", "is no duration"),
+        ("?for=59s", "it can be 1 min to 7 d"),
+        ("?for=8d", "it can be 1 min to 7 d"),
+        ("?for=2h&by=%0a", "is no name"),
+    ] {
+        let answer = change(&server, "POST", &format!("/maintenance{query}"), ON_PURPOSE);
+        assert_eq!(code(&answer), "400", "{answer}");
+        assert!(body(&answer).contains(why), "{query}: {answer}");
+    }
+    assert_eq!(code(&change(&server, "PUT", "/maintenance?for=2h", ON_PURPOSE)), "405");
 }

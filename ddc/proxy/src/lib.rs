@@ -4,6 +4,7 @@ pub mod admin;
 pub mod config;
 pub mod egress;
 pub mod ingress;
+pub mod maintenance;
 mod reason;
 pub mod sink;
 pub mod source;

@@ -18,7 +18,7 @@ several links in one process; each has its own socket, keys, state and admin lis
 - `ddc config --side ingress` (or `egress`) prints a complete file to begin with; `ddc check -c FILE` says what is wrong with
   one, or what it would open, without opening it.
 - Files are strict: an unknown key is an error, with the line and the nearest known key. All mistakes are listed at once.
-- Durations are written `\"250us\"`, `\"5ms\"`, `\"30s\"`, `\"5min\"`, `\"1h\"`; rates `\"800Mbit/s\"`, `\"1.5Gbit/s\"`; sizes `\"512KiB\"`,
+- Durations are written `\"250us\"`, `\"5ms\"`, `\"30s\"`, `\"5min\"`, `\"1h\"`, `\"7d\"`; rates `\"800Mbit/s\"`, `\"1.5Gbit/s\"`; sizes `\"512KiB\"`,
   `\"64MiB\"`, `\"1GiB\"`.
 - Passwords and keys never stand in the file: they come from files that only their owner (and groups of the process) can
   read, or passwords from environment variables. Relative paths start at the directory of the configuration file.

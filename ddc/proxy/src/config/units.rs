@@ -164,7 +164,8 @@ impl fmt::Display for ByteSize {
 pub struct Span(pub Duration);
 
 /// Units of [`Span`], in nanoseconds.
-const SPAN_UNITS: [(&str, u64); 6] = [
+const SPAN_UNITS: [(&str, u64); 7] = [
+    ("d", 86_400_000_000_000),
     ("h", 3_600_000_000_000),
     ("min", 60_000_000_000),
     ("s", 1_000_000_000),
@@ -190,9 +191,9 @@ impl fmt::Display for Span {
         if self.0.is_zero() {
             return f.write_str("0s");
         }
-        // Never in minutes or hours: files say "90s", and a unit that changes with the value is hard to compare.
+        // Never in minutes, hours or days: files say "90s", and a unit that changes with the value is hard to compare.
         let nanos = u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX);
-        write_scaled(f, nanos, &SPAN_UNITS[2..])
+        write_scaled(f, nanos, &SPAN_UNITS[3..])
     }
 }
 

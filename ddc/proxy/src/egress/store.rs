@@ -3,6 +3,8 @@
 //! `positions.json` and `sessions.json` in the state directory, replaced as a whole when they have changed, once a
 //! second. With `seal = "none"` nothing is kept: what anyone can send must not outlive the process.
 
+use std::sync::Arc;
+
 use ddc_link::receiver::{Positions, StoredSession};
 
 use crate::state::{StateDir, StateError};
@@ -12,7 +14,7 @@ const SESSIONS: &str = "sessions.json";
 
 /// The open state directory.
 pub(crate) struct Store {
-    directory: StateDir,
+    directory: Arc<StateDir>,
     unsealed: bool,
     sessions: Vec<StoredSession>,
 }
@@ -26,7 +28,7 @@ pub(crate) struct Former {
 
 impl Store {
     /// Reads what is there.
-    pub(crate) fn open(directory: StateDir, unsealed: bool) -> Result<(Self, Former), StateError> {
+    pub(crate) fn open(directory: Arc<StateDir>, unsealed: bool) -> Result<(Self, Former), StateError> {
         let former = if unsealed {
             Former::default()
         } else {

@@ -16,6 +16,7 @@ use super::control::Control;
 use super::missing::MissingReport;
 use super::shared::{HeartbeatView, Shared, lock};
 use crate::config::EgressConfig;
+use crate::maintenance::{Maintenance, tell};
 
 /// A thread that has not moved for this long hangs.
 const STALL: Duration = Duration::from_secs(30);
@@ -36,6 +37,7 @@ pub struct View {
     watchdog: Watchdog,
     report: MissingReport,
     reporter: Reporter,
+    maintenance: Arc<Maintenance>,
     started: Instant,
 }
 
@@ -50,6 +52,7 @@ impl View {
         options: &Options,
         report: MissingReport,
         reporter: Reporter,
+        maintenance: Maintenance,
     ) -> Self {
         Self {
             config: Arc::clone(config),
@@ -61,6 +64,7 @@ impl View {
             watchdog: options.watchdog.clone(),
             report,
             reporter,
+            maintenance: Arc::new(maintenance),
             started: Instant::now(),
         }
     }
@@ -140,6 +144,7 @@ impl View {
             },
             "sink": self.sink(),
             "missing": self.report.last(),
+            "maintenance": self.maintenance.status(Instant::now()),
             "problems": self.problems(),
         })
     }
@@ -239,5 +244,15 @@ impl crate::admin::AdminState for View {
 
     fn status(&self) -> Value {
         Self::status(self)
+    }
+
+    fn maintenance(&self) -> &Maintenance {
+        &self.maintenance
+    }
+
+    fn each_second(&self) -> Result<(), Vec<String>> {
+        let ready = Self::ready(self);
+        tell(&self.metrics.common, ready.is_ok(), &self.maintenance);
+        ready
     }
 }

@@ -22,11 +22,13 @@ use ddc_link::sender::{Compression, PackConfig, Packer};
 use ddc_telemetry::catalogue::IngressMetrics;
 use ddc_telemetry::exposition::{LinkMetrics, Registry};
 use ddc_telemetry::notify::Watchdog;
+use ddc_udp::clock::wall_clock_micros;
 
 pub use shared::{Shared, UNKNOWN_LAG};
 
 use crate::admin::AdminState;
-use crate::config::{self, IngressConfig, LinkKey, Rate, Seal};
+use crate::config::{self, IngressConfig, LinkKey, Rate, Seal, Side};
+use crate::maintenance::{Maintenance, tell};
 use crate::source::kafka::{BATCH_RECORDS, KafkaSource, LAST_COMMIT, Parts};
 use crate::state::StateDir;
 use link::LinkThread;
@@ -125,6 +127,7 @@ pub struct Ingress {
     rate: RateCell,
     seal: SealCell,
     registry: Registry,
+    maintenance: Arc<Maintenance>,
     started: Instant,
     threads: Vec<JoinHandle<()>>,
 }
@@ -136,6 +139,8 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
     let metrics = options.registry.ingress(&name)?;
     let shared = Arc::new(Shared::new());
     let state = Arc::new(StateDir::open(&config.link.state_dir)?);
+    let maintenance =
+        Maintenance::open(&name, Side::Ingress, Arc::clone(&state), Instant::now(), wall_clock_micros());
     let (rate, seal) = (RateCell::new(config.rate), SealCell::new(config.seal.clone()));
     let (blocks, queue) = crossbeam_channel::bounded(QUEUED_BLOCKS);
     let link = LinkThread::open(
@@ -188,6 +193,7 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
         rate,
         seal,
         registry: options.registry.clone(),
+        maintenance: Arc::new(maintenance),
         started: Instant::now(),
         threads: vec![source_thread, link_thread],
     })
@@ -239,6 +245,7 @@ impl Ingress {
             metrics: Arc::clone(&self.metrics),
             watchdog: self.watchdog.clone(),
             registry: self.registry.clone(),
+            maintenance: Arc::clone(&self.maintenance),
             started: self.started,
         }
     }
@@ -252,6 +259,7 @@ pub struct View {
     metrics: Arc<LinkMetrics<IngressMetrics>>,
     watchdog: Watchdog,
     registry: Registry,
+    maintenance: Arc<Maintenance>,
     started: Instant,
 }
 
@@ -299,9 +307,20 @@ impl AdminState for View {
                 "blocks": metrics.blocks_sent.value(),
                 "records": metrics.records_sent.value(),
             },
+            "maintenance": self.maintenance.status(Instant::now()),
             "notes": self.shared.notes(),
             "problems": self.shared.problems(),
         })
+    }
+
+    fn maintenance(&self) -> &Maintenance {
+        &self.maintenance
+    }
+
+    fn each_second(&self) -> Result<(), Vec<String>> {
+        let ready = self.ready();
+        tell(&self.metrics.common, ready.is_ok(), &self.maintenance);
+        ready
     }
 }
 
