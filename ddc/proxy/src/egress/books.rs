@@ -8,6 +8,8 @@ use crossbeam_channel::Sender as ChannelSender;
 use ddc_link::receiver::Positions;
 use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::notify::Tick;
+use ddc_telemetry::process::thread_cpu;
+use ddc_telemetry::reasons::Thread;
 use ddc_telemetry::{EgressMetrics, LinkMetrics};
 
 use super::control::Control;
@@ -126,9 +128,10 @@ impl Books {
         }
     }
 
-    /// Writes the sessions, if they have changed.
+    /// Writes the sessions, if they have changed. Called once a second, it also tells what the thread has cost.
     pub(crate) fn store_sessions(&mut self) {
         self.stored_at = Instant::now();
+        self.metrics.common.thread_cpu_seconds.set(Thread::Sink, thread_cpu());
         let sessions = lock(&self.shared.stored).clone();
         let written = self.store.write_sessions(sessions);
         self.stored(written);

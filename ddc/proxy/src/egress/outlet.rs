@@ -37,6 +37,7 @@ use crate::reason::reason;
 use crate::sink::destination::{Destinations, Need, NotReady};
 use crate::sink::in_flight::{InFlight, InFlightRecord, Settled};
 use crate::sink::kafka::{Answer, NotTaken, Producer, Route};
+use crate::sink::latency::Latencies;
 use crate::sink::topics::TopicMap;
 
 /// Records that may be handed over and not settled. As many as librdkafka's queue holds.
@@ -99,6 +100,7 @@ pub(crate) struct Outlet {
     pub(super) books: Books,
     answers: Vec<Answer>,
     since_service: u32,
+    latencies: Latencies,
     pub(super) wait: Duration,
     /// Checkpoints in the ring.
     checkpoints: usize,
@@ -121,6 +123,7 @@ impl Outlet {
             books: parts.books,
             answers: Vec::new(),
             since_service: 0,
+            latencies: Latencies::default(),
             wait: SHORTEST_WAIT,
             checkpoints: 0,
             counted_error: None,
@@ -143,6 +146,7 @@ impl Delivery for Outlet {
         self.batches.push_back(HeldBatch { number: self.next_batch, item });
         self.next_batch += 1;
         self.next_ordinal = 0;
+        self.latencies.tick();
     }
 
     fn end_batch(&mut self) -> Result<(), GivenUp> {
@@ -187,7 +191,14 @@ impl Delivery for Outlet {
             self.service()?;
         }
         let batch = self.next_batch - 1;
-        let place = InFlightRecord { batch, ordinal, slot, offset: record.offset, late };
+        let place = InFlightRecord {
+            batch,
+            ordinal,
+            slot,
+            offset: record.offset,
+            late,
+            times: self.latencies.times(record.timestamp),
+        };
         loop {
             let number = self.ring.push(place);
             if self.hand_over(number, late, header, route, record) {
@@ -364,6 +375,7 @@ impl Outlet {
         self.since_service = 0;
         let mut answers = std::mem::take(&mut self.answers);
         self.producer.answers(&mut answers);
+        self.latencies.tick();
         if !answers.is_empty() {
             self.wait = SHORTEST_WAIT;
         }
@@ -371,7 +383,9 @@ impl Outlet {
         for (number, answer) in answers.drain(..) {
             match answer {
                 Ok(()) => {
-                    self.ring.done(number);
+                    if let Some(record) = self.ring.done(number) {
+                        self.latencies.acknowledged(record.times);
+                    }
                     delivered += 1;
                 }
                 Err(code) => self.came_back(number, code),
@@ -380,6 +394,7 @@ impl Outlet {
         self.answers = answers;
         if delivered > 0 {
             self.books.metrics.records_delivered.add(delivered);
+            self.latencies.flush(&self.books.metrics);
             self.books.shared.connected.store(true, Relaxed);
         }
         self.books.shared.in_flight.store(self.ring.records() as u64, Relaxed);

@@ -19,7 +19,8 @@ use ddc_link::receiver::{Counters, Event, GivenUpReason, Receiver, Reject, Retir
 use ddc_telemetry::cells::Label;
 use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::notify::Tick;
-use ddc_telemetry::reasons::DropReason;
+use ddc_telemetry::process::thread_cpu;
+use ddc_telemetry::reasons::{DropReason, SourceState, Thread};
 use ddc_telemetry::{EgressMetrics, LinkMetrics};
 use ddc_udp::clock::wall_clock_micros;
 use ddc_udp::{ReceiveBatch, ReceiverSocket};
@@ -245,6 +246,9 @@ impl Running {
         metrics.source_lag.set(heartbeat.lag.map_or(f64::NAN, |lag| lag as f64));
         let rate = if heartbeat.rate_bits == 0 { f64::NAN } else { heartbeat.rate_bits as f64 };
         metrics.source_rate_bits_per_second.set(rate);
+        metrics.source_state.set(source_state(heartbeat.source_state));
+        let transit = u64::try_from(clock_difference_micros).unwrap_or(0);
+        metrics.transit_latency_seconds.observe(Duration::from_micros(transit));
         let view =
             HeartbeatView { at: now, session: session.to_string(), heartbeat, clock_difference_micros };
         *lock(&self.thread.shared.heartbeat) = Some(view);
@@ -297,6 +301,7 @@ impl Running {
             );
         }
         told.socket_drops = drops;
+        metrics.common.thread_cpu_seconds.set(Thread::Receive, thread_cpu());
         metrics.sessions_open.set(thread.receiver.sessions().count() as i64);
         metrics.window_bytes.set(thread.receiver.window_bytes() as i64);
         metrics.queue_bytes.set(thread.queue.used() as i64);
@@ -307,6 +312,18 @@ impl Running {
 /// The metric's label; each reject has one of its own name.
 fn drop_reason(reject: Reject) -> DropReason {
     DropReason::from_name(reject.as_str()).unwrap_or(DropReason::Other)
+}
+
+/// The metric's label.
+fn source_state(state: ddc_wire::SourceState) -> SourceState {
+    match state {
+        ddc_wire::SourceState::Starting => SourceState::Starting,
+        ddc_wire::SourceState::Running => SourceState::Running,
+        ddc_wire::SourceState::Full => SourceState::Full,
+        ddc_wire::SourceState::Paused => SourceState::Paused,
+        ddc_wire::SourceState::Unreachable => SourceState::Unreachable,
+        ddc_wire::SourceState::Draining => SourceState::Stopping,
+    }
 }
 
 /// Bytes that a datagram takes on the wire.

@@ -18,7 +18,7 @@ use ddc_link::sender::{
     Step,
 };
 use ddc_telemetry::notify::Watchdog;
-use ddc_telemetry::reasons::{DropReason, MissingReason};
+use ddc_telemetry::reasons::{DropReason, MissingReason, SourceState as Told, Thread};
 use ddc_udp::clock::wall_clock_micros;
 use ddc_wire::{Epoch, KeyId, LinkId, RecordHeader, Session, SourceState, Timestamp, TopicId};
 use rdkafka::bindings::rd_kafka_resp_err_t as Injected;
@@ -374,8 +374,16 @@ fn every_field_arrives_and_the_state_is_kept() {
             assert_eq!(got.headers, headers, "offset {}", sent.offset);
         }
     }
-    wait_for("ready", || view.ready().is_ok());
+    let metrics = Arc::clone(egress.metrics());
+    assert_eq!(metrics.common.ready.value(), 0, "not before it was found so");
+    wait_for("ready", || crate::admin::AdminState::each_second(&view).is_ok());
+    assert_eq!((metrics.common.ready.value(), metrics.common.link_maintenance.value()), (1, 0));
     view.health().unwrap();
+    assert_eq!(metrics.source_state.value(), Some(Told::Running));
+    assert_eq!(metrics.transit_latency_seconds.snapshot().count(), 1, "one heartbeat");
+    let aged = metrics.end_to_end_latency_seconds.snapshot();
+    assert_eq!(aged.count(), 6, "of each partition two have no time");
+    assert!(aged.sum() > 6.0 * 86_399.0, "they are older than a day: {}", aged.sum());
     let status = view.status();
     assert_eq!(
         (&status["records"]["delivered"], &status["loss"]["missing_records"]),
@@ -430,6 +438,13 @@ fn order_is_kept_over_many_batches_and_rubbish_changes_nothing() {
     let summary = egress.join();
     assert!(summary.sound && summary.drained);
     assert_eq!((summary.records_delivered, summary.records_missing), (6_000, 0));
+    // Acknowledged once, counted once; what came back would have been counted when it got through.
+    let sink = metrics.sink_latency_seconds.snapshot();
+    assert_eq!(sink.count(), 6_000);
+    assert!(sink.sum() > 0.0 && sink.sum() < 6_000.0 * PATIENCE.as_secs_f64(), "{}", sink.sum());
+    for thread in [Thread::Receive, Thread::Sink] {
+        assert!(metrics.common.thread_cpu_seconds.value(thread) > Duration::ZERO, "{thread:?}");
+    }
     assert!(metrics.symbols_repaired.value() > 0);
     assert!(metrics.common.dropped_packets.value(DropReason::Long) >= 40, "truncated ones are too long");
     assert!(metrics.common.dropped_packets.value(DropReason::Short) >= 120);

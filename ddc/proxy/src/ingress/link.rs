@@ -21,7 +21,8 @@ use ddc_telemetry::catalogue::IngressMetrics;
 use ddc_telemetry::exposition::LinkMetrics;
 use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::notify::Tick;
-use ddc_telemetry::reasons::{DropReason, SendErrorReason};
+use ddc_telemetry::process::thread_cpu;
+use ddc_telemetry::reasons::{DropReason, SendErrorReason, Thread};
 use ddc_udp::clock::{sleep_until, use_exact_timers, wall_clock_micros, wall_minus_boot_micros};
 use ddc_udp::{SendError, SenderOptions, SenderSocket};
 use ddc_wire::{GoodbyeReason, KeyId, Prelude, Session};
@@ -381,6 +382,7 @@ impl LinkThread {
             },
         );
         self.metrics.heartbeats_sent.inc();
+        self.metrics.common.thread_cpu_seconds.set(Thread::Link, thread_cpu());
     }
 
     /// Hands every datagram of the batch to the kernel, however long the network is away. `false`: given up on a stop.

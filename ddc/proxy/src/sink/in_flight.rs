@@ -13,6 +13,8 @@ use std::collections::VecDeque;
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
+use super::latency::Times;
+
 /// Which record an entry stands for; enough to find it again in its batch and to name it in a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InFlightRecord {
@@ -26,6 +28,8 @@ pub struct InFlightRecord {
     pub offset: i64,
     /// It came after it had been stepped over, or after a later one of its partition.
     pub late: bool,
+    /// When it was handed over first.
+    pub times: Times,
 }
 
 /// What left at the front.
@@ -91,9 +95,10 @@ impl<M> InFlight<M> {
         }
     }
 
-    /// The destination has the record (or it is given up). Unknown numbers change nothing.
-    pub fn done(&mut self, number: usize) {
-        self.change(number, State::Done);
+    /// The destination has the record (or it is given up); the record, if it had no such answer before. Unknown
+    /// numbers change nothing.
+    pub fn done(&mut self, number: usize) -> Option<InFlightRecord> {
+        self.change(number, State::Done)
     }
 
     /// The record came back.
@@ -117,16 +122,14 @@ impl<M> InFlight<M> {
         }
     }
 
-    fn change(&mut self, number: usize, to: State) {
-        let Some(entry) = number.checked_sub(self.front).and_then(|at| self.entries.get_mut(at)) else {
-            return;
-        };
-        let Entry::Record(_, state) = entry else { return };
+    fn change(&mut self, number: usize, to: State) -> Option<InFlightRecord> {
+        let entry = number.checked_sub(self.front).and_then(|at| self.entries.get_mut(at))?;
+        let Entry::Record(record, state) = entry else { return None };
         match state {
             State::Waiting => self.waiting -= 1,
             State::Failed(_) => self.failed -= 1,
             // Settled is settled: a second answer is none.
-            State::Done => return,
+            State::Done => return None,
         }
         match to {
             State::Waiting => self.waiting += 1,
@@ -134,6 +137,7 @@ impl<M> InFlight<M> {
             State::Done => {}
         }
         *state = to;
+        Some(*record)
     }
 
     /// The next entry that is settled together with everything before it.
@@ -195,7 +199,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn record(offset: i64) -> InFlightRecord {
-        InFlightRecord { batch: 0, ordinal: offset as u32, slot: 0, offset, late: false }
+        InFlightRecord {
+            batch: 0,
+            ordinal: offset as u32,
+            slot: 0,
+            offset,
+            late: false,
+            times: Times::default(),
+        }
     }
 
     #[test]
@@ -249,7 +260,12 @@ mod tests {
                         let entry = index.get_mut(&mut model);
                         if entry.2 != Some(true) {
                             let good = step == 3;
-                            if good { ring.done(entry.0) } else { ring.failed(entry.0, Code::Fail) }
+                            if good {
+                                prop_assert_eq!(ring.done(entry.0), Some(record(entry.1)));
+                                prop_assert_eq!(ring.done(entry.0), None, "answered once");
+                            } else {
+                                ring.failed(entry.0, Code::Fail);
+                            }
                             entry.2 = Some(good);
                         }
                     }

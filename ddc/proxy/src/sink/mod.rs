@@ -14,6 +14,7 @@
 //! | [`headers`]     | the record's headers and its provenance                                 |
 //! | [`kafka`]       | the producer                                                            |
 //! | [`in_flight`]   | what was handed over and not settled, in order                          |
+//! | [`latency`]     | how long records take                                                   |
 //! | [`preflight`]   | what `ddc check --connect` finds out about a destination                 |
 //!
 //! It decides nothing about gaps, duplicates and positions: that is `egress`.
@@ -22,5 +23,6 @@ pub mod destination;
 pub mod headers;
 pub mod in_flight;
 pub mod kafka;
+pub mod latency;
 pub mod preflight;
 pub mod topics;

@@ -30,6 +30,8 @@ pub struct Outlet {
     /// A block that found no room; the packer is not asked for another before it is through.
     waiting: Option<PackedBlock>,
     packed_blocks: u64,
+    /// Packed since telemetry was told last.
+    packed_records: u64,
     /// [`Shared::blocks_lost`] as it was seen last.
     blocks_lost: u64,
 }
@@ -53,6 +55,7 @@ impl Outlet {
             buffer_bytes,
             waiting: None,
             packed_blocks: 0,
+            packed_records: 0,
             blocks_lost: 0,
         }
     }
@@ -81,7 +84,10 @@ impl Outlet {
                 headers,
             ) {
                 Err(PackError::Full) => {}
-                result => return result,
+                result => {
+                    self.packed_records += u64::from(result.is_ok());
+                    return result;
+                }
             }
             self.move_blocks(now);
             if self.is_full() {
@@ -92,6 +98,7 @@ impl Outlet {
 
     /// Hands packed blocks to the link thread while there is room.
     pub fn move_blocks(&mut self, now: Instant) {
+        self.metrics.records_packed.add(std::mem::take(&mut self.packed_records));
         let was_full = self.is_full();
         while let Some(block) = self.next_block(now) {
             let len = block.bytes.len() as u64;

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ddc_kafka::errors::{Kind, Verdict};
+use ddc_telemetry::process::thread_cpu;
+use ddc_telemetry::reasons::Thread;
 use ddc_wire::SourceState;
 
 use super::KafkaSource;
@@ -62,6 +64,7 @@ impl KafkaSource {
             return;
         }
         self.next_report = now + REPORT_EVERY;
+        self.metrics.common.thread_cpu_seconds.set(Thread::Source, thread_cpu());
         self.measure_lag();
         self.shared.set_problem("start", self.starting.problem(now));
         self.shared.set_problem("source", self.source_problem(now));
