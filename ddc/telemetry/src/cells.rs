@@ -244,6 +244,17 @@ pub enum Value {
     Float(f64),
 }
 
+impl Value {
+    /// A count as it was kept; for other values the nearest count.
+    pub(crate) fn count(self) -> u64 {
+        match self {
+            Self::Unsigned(n) => n,
+            Self::Signed(n) => n.max(0) as u64,
+            Self::Float(x) => x as u64,
+        }
+    }
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -290,6 +301,10 @@ pub trait Describe: Metric + Default {
 pub trait Metric {
     /// Emits every series this metric has on that side (`None`: a metric of the process); none while its value is absent.
     fn read(&self, side: Option<Side>, emit: &mut Emit<'_>);
+
+    /// Emits every series this metric can have on that side, with made-up values that follow from `n` (1 to 1,000): what the test
+    /// vectors are made of and what the series are counted by. What the metric holds plays no part.
+    fn example(&self, n: u64, side: Option<Side>, emit: &mut Emit<'_>);
 }
 
 impl Describe for Counter {
@@ -300,6 +315,10 @@ impl Metric for Counter {
     fn read(&self, _side: Option<Side>, emit: &mut Emit<'_>) {
         emit(&[], Value::Unsigned(self.value()).into());
     }
+
+    fn example(&self, n: u64, _side: Option<Side>, emit: &mut Emit<'_>) {
+        emit(&[], Value::Unsigned(n).into());
+    }
 }
 
 impl Describe for Gauge {
@@ -309,6 +328,10 @@ impl Describe for Gauge {
 impl Metric for Gauge {
     fn read(&self, _side: Option<Side>, emit: &mut Emit<'_>) {
         emit(&[], Value::Signed(self.value()).into());
+    }
+
+    fn example(&self, n: u64, _side: Option<Side>, emit: &mut Emit<'_>) {
+        emit(&[], Value::Signed(n as i64).into());
     }
 }
 
@@ -322,6 +345,12 @@ impl Metric for Reading {
             emit(&[], Value::Float(value).into());
         }
     }
+
+    /// Each other example is negative, since that needs care on the way.
+    fn example(&self, n: u64, _side: Option<Side>, emit: &mut Emit<'_>) {
+        let value = n as f64 + 0.5;
+        emit(&[], Value::Float(if n.is_multiple_of(2) { value } else { -value }).into());
+    }
 }
 
 impl<L: Label> Describe for Counters<L> {
@@ -334,6 +363,14 @@ impl<L: Label> Metric for Counters<L> {
         for value in labelled::occurring::<L>(side) {
             emit(&[(L::KEY, value.as_str())], Value::Unsigned(self.value(value)).into());
         }
+    }
+
+    fn example(&self, n: u64, side: Option<Side>, emit: &mut Emit<'_>) {
+        let counters = Self::default();
+        for value in L::ALL {
+            counters.add(*value, n + value.index() as u64);
+        }
+        counters.read(side, emit);
     }
 }
 

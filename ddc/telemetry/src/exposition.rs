@@ -14,7 +14,7 @@ use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::catalogue::{CommonMetrics, Descriptor, EgressMetrics, IngressMetrics, ProcessMetrics, Table};
-use crate::cells::{BOUNDS, BUCKETS, Sample, Side, Snapshot, Value};
+use crate::cells::{BOUNDS, BUCKETS, Emit, Metric, Sample, Side, Snapshot, Value};
 
 /// The `Content-Type` of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -176,25 +176,41 @@ impl Registry {
     /// The page. See [`CONTENT_TYPE`].
     pub fn render(&self) -> String {
         let mut page = Page { text: String::with_capacity(64 * 1024) };
-        self.visit(|instances| page.family(instances));
+        self.visit(|family| page.family(family));
+        page.text
+    }
+
+    /// The page as it would be if every metric had its example values; what they hold plays no part.
+    pub(crate) fn render_examples(&self) -> String {
+        let mut page = Page { text: String::new() };
+        self.visit_examples(|family| page.family(family));
         page.text
     }
 
     /// Goes through every metric, in the order of the catalogue: one call for each, with all instances of it (one for each link that
     /// has it, or the process).
-    pub(crate) fn visit(&self, mut family: impl FnMut(&Family<'_>)) {
+    pub(crate) fn visit(&self, family: impl FnMut(&Family<'_>)) {
+        self.go(&|metric, _, side, emit| metric.read(side, emit), family);
+    }
+
+    /// The same with example values; they differ from metric to metric.
+    pub(crate) fn visit_examples(&self, family: impl FnMut(&Family<'_>)) {
+        self.go(&|metric, row, side, emit| metric.example(row as u64 + 1, side, emit), family);
+    }
+
+    fn go(&self, how: &How, mut family: impl FnMut(&Family<'_>)) {
         let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
         let common: Vec<Instance<'_, CommonMetrics>> =
             (links.ingress.iter().map(|link| Instance::common(self, link)))
                 .chain(links.egress.iter().map(|link| Instance::common(self, link)))
                 .collect();
-        visit_table(&common, &mut family);
+        visit_table(how, &common, &mut family);
         let ingress: Vec<_> = links.ingress.iter().map(|link| Instance::side(self, link)).collect();
-        visit_table(&ingress, &mut family);
+        visit_table(how, &ingress, &mut family);
         let egress: Vec<_> = links.egress.iter().map(|link| Instance::side(self, link)).collect();
-        visit_table(&egress, &mut family);
+        visit_table(how, &egress, &mut family);
         let labels = self.labels([("process", self.identity.process.as_str())]);
-        visit_table(&[Instance { labels, side: None, table: &*self.process }], &mut family);
+        visit_table(how, &[Instance { labels, side: None, table: &*self.process }], &mut family);
     }
 
     fn labels<'a, const N: usize>(
@@ -243,11 +259,14 @@ impl<'a, T> Instance<'a, T> {
     }
 }
 
-fn visit_table<T: Table>(instances: &[Instance<'_, T>], family: &mut impl FnMut(&Family<'_>)) {
+/// How a metric is read; the number is its row.
+type How = dyn Fn(&dyn Metric, usize, Option<Side>, &mut Emit<'_>);
+
+fn visit_table<T: Table>(how: &How, instances: &[Instance<'_, T>], family: &mut impl FnMut(&Family<'_>)) {
     for (row, descriptor) in T::DESCRIPTORS.iter().enumerate() {
         let read = |visit: &mut Visit<'_>| {
             for Instance { labels, side, table } in instances {
-                table.cell(row).read(*side, &mut |more, sample| visit(labels, more, sample));
+                how(table.cell(row), row, *side, &mut |more, sample| visit(labels, more, sample));
             }
         };
         family(&Family { descriptor, read: &read });

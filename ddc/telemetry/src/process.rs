@@ -31,6 +31,10 @@ impl Metric for CpuSeconds {
         let used = clock_gettime(ClockId::ProcessCPUTime);
         emit(&[], Value::Float(used.tv_sec as f64 + used.tv_nsec as f64 / 1e9).into());
     }
+
+    fn example(&self, n: u64, _side: Option<Side>, emit: &mut Emit<'_>) {
+        emit(&[], Value::Float(n as f64 + 0.125).into());
+    }
 }
 
 /// Bytes of the process that are in memory; absent where /proc is not mounted.
@@ -47,6 +51,10 @@ impl Metric for ResidentMemory {
         if let Some(bytes) = status.ok().as_deref().and_then(resident_bytes) {
             emit(&[], Value::Unsigned(bytes).into());
         }
+    }
+
+    fn example(&self, n: u64, _side: Option<Side>, emit: &mut Emit<'_>) {
+        emit(&[], Value::Unsigned(n << 20).into());
     }
 }
 
@@ -78,6 +86,10 @@ impl Metric for BuildInfo {
         if let Some((version, instance)) = self.0.get() {
             emit(&[("version", version), ("instance_id", instance)], Value::Unsigned(1).into());
         }
+    }
+
+    fn example(&self, _n: u64, _side: Option<Side>, emit: &mut Emit<'_>) {
+        emit(&[("version", "1.2.3"), ("instance_id", "0a1b2c3d")], Value::Unsigned(1).into());
     }
 }
 

@@ -54,6 +54,12 @@ impl<L: Label> Metric for States<L> {
             emit(&[(L::KEY, value.as_str())], Value::Unsigned(u64::from(is)).into());
         }
     }
+
+    fn example(&self, n: u64, side: Option<Side>, emit: &mut Emit<'_>) {
+        let states = Self::default();
+        states.set(L::ALL[n as usize % L::ALL.len()]);
+        states.read(side, emit);
+    }
 }
 
 /// One [`Reading`] for each value of a label; each is absent until it is set.
@@ -110,6 +116,14 @@ impl<L: Label> Metric for Readings<L> {
             }
         }
     }
+
+    fn example(&self, n: u64, side: Option<Side>, emit: &mut Emit<'_>) {
+        let readings = Self::default();
+        for of in L::ALL {
+            readings.set(*of, n as f64 + of.index() as f64 + 0.25);
+        }
+        readings.read(side, emit);
+    }
 }
 
 /// CPU time of each thread, told by the thread itself: a counter of seconds. It begins at 0 and is exposed from then on.
@@ -156,6 +170,14 @@ impl<L: Label> Metric for CpuTimes<L> {
         for of in occurring::<L>(side) {
             emit(&[(L::KEY, of.as_str())], Value::Float(self.value(of).as_secs_f64()).into());
         }
+    }
+
+    fn example(&self, n: u64, side: Option<Side>, emit: &mut Emit<'_>) {
+        let times = Self::default();
+        for of in L::ALL {
+            times.set(*of, Duration::from_millis(n * 500 + of.index() as u64 * 250));
+        }
+        times.read(side, emit);
     }
 }
 
@@ -251,6 +273,13 @@ impl Metric for ByTopic {
         if let Some(level) = topics.other {
             emit(&[("topic", OTHER_TOPICS)], Value::Float(level).into());
         }
+    }
+
+    /// One topic by name, and the rest.
+    fn example(&self, n: u64, side: Option<Side>, emit: &mut Emit<'_>) {
+        let topics = Self::default();
+        topics.set_all([("orders.eu-1", n as f64), (OTHER_TOPICS, 0.0)]);
+        topics.read(side, emit);
     }
 }
 
