@@ -8,7 +8,7 @@
 //!
 //! A histogram's line says "this value, sampled at this rate": a server counts it 1/rate times. Vector takes the integer part of
 //! 1/rate, others round, so the rate is 1/(n + 0.25): both arrive at n. The value is the mean of what was added to the bucket, and
-//! what rounding and clamping take from the sum is owed to the next line: the sum stays within half a nanosecond per observation.
+//! what rounding and clamping take from the sum is owed to the next line: the sum stays within a nanosecond per observation.
 //! A histogram that never observed anything is sent as `0|h|@2`: Vector counts it half a time, cut to 0, and so shows the series from
 //! the start. Other servers may take it for one observation of 0; it is not sent any more once there is a real one.
 //!
