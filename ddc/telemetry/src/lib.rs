@@ -16,6 +16,7 @@
 //! * [`statsd`] sends what has changed to StatsD collectors; [`vectors`] are its test vectors.
 //! * [`mod@docs`] writes the catalogue as Markdown.
 //! * [`log`] sets up the log and holds the rate limit of repeated messages.
+//! * [`syslog`] sends log messages to collectors.
 //! * [`notify`] talks to systemd and watches that every thread of the data path moves.
 //!
 //! It opens no listener. Threads are started only for collectors that the configuration names, one for StatsD, one for each syslog
@@ -32,6 +33,7 @@ pub mod notify;
 pub mod process;
 pub mod reasons;
 pub mod statsd;
+pub mod syslog;
 pub mod vectors;
 
 pub use catalogue::{CommonMetrics, EgressMetrics, IngressMetrics, ProcessMetrics};

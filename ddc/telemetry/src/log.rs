@@ -1,22 +1,39 @@
 //! The log: set-up, the level that can be changed while running, and the rate limit of repeated messages.
 //!
-//! Everything goes to stderr, as text for people or one JSON object per line for machines. Levels: ERROR = data was lost or will
-//! be; WARN = a human should look, nothing lost; INFO = life cycle. Messages are constant, facts are fields.
+//! ```text
+//!  any thread ── tracing ──▶ level ─┬▶ text or JSON ──▶ queue, bounded ──▶ its thread ──▶ stderr
+//!                                   └▶ syslog: a queue and a thread per target (crate::syslog)
+//! ```
+//! Everything goes to stderr, as text for people or one JSON object per line for machines, and to the syslog targets, if there are
+//! any. Levels: ERROR = data was lost or will be; WARN = a human should look, nothing lost; INFO = life cycle. Messages are constant,
+//! facts are fields.
 //!
-//! A line is written by the thread that logs, so the data path logs only what [`RateLimit`] lets through.
+//! A thread that logs formats its line and hands it on; it never waits for a reader. What the readers are too slow for is dropped and
+//! counted. Formatting costs some microseconds, so the data path logs only what [`RateLimit`] lets through.
+
+mod stderr;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::io::{self, IsTerminal as _};
+use std::panic;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::Subscriber;
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
+
+use crate::syslog::{self, Facility, Syslog, SyslogLayer, Target};
+use crate::{Identity, ProcessMetrics};
+use stderr::LineWriter;
+pub use stderr::{MAX_LINE_BYTES, MAX_LINES};
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -105,25 +122,97 @@ pub enum LogError {
     /// The log is no longer there.
     #[error("the log level cannot be changed: {0}")]
     Gone(String),
+    /// Too many syslog targets, or no thread for one.
+    #[error("syslog cannot start: {0}")]
+    Syslog(#[source] io::Error),
 }
 
-/// Changes the level of the running log. Cheap to clone.
+/// How long the end of the log may take per stage: syslog, then stderr.
+const FLUSH: Duration = Duration::from_millis(500);
+
+/// The running log: changes its level, and flushes it. Cheap to clone.
+///
+/// Keep one clone until the process ends: when the last is dropped, what was logged is written, for half a second of syslog and a
+/// second of stderr at most, and the log ends; what is logged from then on is lost.
 #[derive(Clone, Debug)]
-pub struct LogHandle(reload::Handle<EnvFilter, Registry>);
+pub struct LogHandle {
+    level: reload::Handle<EnvFilter, Registry>,
+    outputs: Option<Arc<Outputs>>,
+}
+
+/// Fields are dropped in order: syslog first, since it may have something to tell on stderr.
+#[derive(Debug)]
+struct Outputs {
+    syslog: Syslog,
+    stderr: LineWriter,
+    _thread: WorkerGuard,
+}
 
 impl LogHandle {
     /// From now on only messages of this level are logged (SIGHUP, admin API).
     pub fn set_level(&self, level: &LogLevel) -> Result<(), LogError> {
-        self.0.reload(level.filter()).map_err(|error| LogError::Gone(error.to_string()))
+        self.level.reload(level.filter()).map_err(|error| LogError::Gone(error.to_string()))
+    }
+
+    /// Waits until what was logged before is out, half a second for syslog and as long for stderr at most.
+    pub fn flush(&self) {
+        if let Some(outputs) = &self.outputs {
+            outputs.flush();
+        }
     }
 }
 
-/// Sets the log of the process up, on stderr, for [`tracing`] and for libraries that use the `log` crate.
+impl Outputs {
+    fn flush(&self) {
+        self.syslog.flush(FLUSH);
+        self.stderr.flush(FLUSH);
+    }
+}
+
+/// Sets the log of the process up, on stderr and for the syslog targets, for [`tracing`] and for libraries that use the `log` crate.
 /// Colours only on a terminal.
-pub fn init(level: &LogLevel, format: LogFormat) -> Result<LogHandle, LogError> {
-    let (subscriber, handle) = subscriber(level, format, io::stderr, io::stderr().is_terminal());
+///
+/// No target is waited for. A panic of any thread is logged as an error, and the log flushed, before the panic goes on: also when it
+/// ends the process, its reason arrives.
+pub fn init(
+    level: &LogLevel,
+    format: LogFormat,
+    targets: &[Target],
+    facility: Facility,
+    identity: &Identity,
+    metrics: &Arc<ProcessMetrics>,
+) -> Result<LogHandle, LogError> {
+    let (layer, syslog) = syslog::start(targets, facility, identity, metrics).map_err(LogError::Syslog)?;
+    let (stderr, thread) = stderr::lines_to(io::stderr(), metrics);
+    let layer = (!targets.is_empty()).then_some(layer);
+    let (subscriber, mut handle) =
+        subscriber(level, format, stderr.clone(), io::stderr().is_terminal(), layer);
     subscriber.try_init().map_err(|error| LogError::AlreadySet(error.to_string()))?;
+    let outputs = Arc::new(Outputs { syslog, stderr, _thread: thread });
+    log_panics(&outputs);
+    handle.outputs = Some(outputs);
     Ok(handle)
+}
+
+/// The panic hook: into the log, out with the log, then whatever was the hook before (the standard one writes to stderr itself).
+fn log_panics(outputs: &Arc<Outputs>) {
+    let outputs = Arc::downgrade(outputs);
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        let location = panic.location().map_or_else(String::new, ToString::to_string);
+        let thread = thread::current();
+        tracing::error!(
+            event = "panic",
+            thread = thread.name().unwrap_or("unnamed"),
+            location,
+            reason = panic.payload_as_str().unwrap_or("unknown"),
+            "a thread panicked; please report it"
+        );
+        if let Some(outputs) = outputs.upgrade() {
+            outputs.flush();
+        }
+        before(panic);
+    }));
 }
 
 fn subscriber<W>(
@@ -131,6 +220,7 @@ fn subscriber<W>(
     format: LogFormat,
     writer: W,
     colours: bool,
+    syslog: Option<SyslogLayer>,
 ) -> (impl Subscriber + Send + Sync, LogHandle)
 where
     W: for<'w> MakeWriter<'w> + Clone + Send + Sync + 'static,
@@ -142,7 +232,8 @@ where
         let layer = tracing_subscriber::fmt::layer().with_writer(writer).json();
         layer.flatten_event(true).with_current_span(false).with_span_list(false)
     });
-    (Registry::default().with(filter).with(text).with(json), LogHandle(handle))
+    let subscriber = Registry::default().with(filter).with(text).with(json).with(syslog);
+    (subscriber, LogHandle { level: handle, outputs: None })
 }
 
 /// How many keys a [`RateLimit`] tells apart; what comes beyond shares one.
@@ -269,7 +360,8 @@ mod tests {
     fn logged(level: &str, format: LogFormat, act: impl FnOnce(&LogHandle)) -> String {
         let memory = Memory::default();
         let writer = memory.clone();
-        let (subscriber, handle) = subscriber(&level.parse().unwrap(), format, move || writer.clone(), false);
+        let (subscriber, handle) =
+            subscriber(&level.parse().unwrap(), format, move || writer.clone(), false, None);
         tracing::subscriber::with_default(subscriber, || act(&handle));
         memory.text()
     }
