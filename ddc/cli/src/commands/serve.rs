@@ -14,11 +14,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use ddc_proxy::admin::{AdminServer, AdminState};
-use ddc_proxy::config::{self, Config, ConfigError, Loaded, Log, check_together};
+use ddc_proxy::config::{self, Config, ConfigError, Loaded, check_together};
 use ddc_proxy::egress::{self, Egress};
 use ddc_proxy::ingress::{self, Ingress};
 use ddc_telemetry::log::{self, LogHandle};
 use ddc_telemetry::notify::{self, Watchdog};
+use ddc_telemetry::syslog::{Facility, Target};
 use ddc_telemetry::{Identity, ProcessMetrics, Registry};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::sync::watch;
@@ -150,15 +151,16 @@ fn identity(first: Option<&Config>) -> Identity {
 
 fn serve(files: &[PathBuf], load: Load) -> Result<(), Failure> {
     let loaded = load_all(files, load)?;
-    let log = start_log(loaded.first().map(|loaded| loaded.config.log()))?;
+    let process = Arc::new(ProcessMetrics::default());
+    let first = loaded.first().map(|loaded| &loaded.config);
+    let identity = identity(first);
+    let log = start_log(first, &identity, &process)?;
     for loaded in &loaded {
         for notice in &loaded.notices {
             tracing::warn!(file = %loaded.file.display(), line = notice.line, "{}", notice.message);
         }
     }
     let unavailable = |error: anyhow::Error| Failure::new(Exit::Unavailable, format!("{error:#}"));
-    let identity = identity(loaded.first().map(|loaded| &loaded.config));
-    let process = Arc::new(ProcessMetrics::default());
     process.build_info.set(env!("CARGO_PKG_VERSION"), &instance_id());
     process.process_start_timestamp_seconds.set_time(SystemTime::now());
     let registry = Registry::new(Arc::clone(&process), identity);
@@ -309,17 +311,29 @@ fn reload(proxies: &[Proxy], files: &[PathBuf], load: Load, log: &LogHandle) {
     }
 }
 
-fn start_log(config: Option<Log>) -> Result<LogHandle, Failure> {
-    let level = config.map_or("info".to_owned(), |log| log.level.to_string());
-    let format = match config.map(|log| log.format) {
-        Some(config::LogFormat::Json) => log::LogFormat::Json,
-        _ => log::LogFormat::Text,
-    };
+/// Starts the log as the first file says: on standard error, and for the syslog targets of `[telemetry]`.
+fn start_log(
+    config: Option<&Config>,
+    identity: &Identity,
+    process: &Arc<ProcessMetrics>,
+) -> Result<LogHandle, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::new(Exit::Internal, format!("the log cannot start: {error}"))
     };
+    let level = config.map_or("info".to_owned(), |config| config.log().level.to_string());
     let level = level.parse().map_err(|error| failed(&error))?;
-    log::init(&level, format).map_err(|error| failed(&error))
+    let format = match config.map(|config| config.log().format) {
+        Some(config::LogFormat::Json) => log::LogFormat::Json,
+        _ => log::LogFormat::Text,
+    };
+    let (mut targets, mut facility) = (Vec::new(), Facility::default());
+    if let Some(telemetry) = config.map(Config::telemetry) {
+        for target in &telemetry.syslog {
+            targets.push(target.to_string().parse::<Target>().map_err(|error| failed(&error))?);
+        }
+        facility = telemetry.facility.to_string().parse().map_err(|error| failed(&error))?;
+    }
+    log::init(&level, format, &targets, facility, identity, process).map_err(|error| failed(&error))
 }
 
 /// Tells this run of the process from every other.
