@@ -101,6 +101,12 @@ struct Engine {
 }
 
 impl Engine {
+    fn deliver_all(&mut self, output: &str, events: &[Event]) {
+        for event in events {
+            self.deliver(output, event);
+        }
+    }
+
     /// Hands an event to everything that reads `output`. The topology has no cycles, so this ends.
     fn deliver(&mut self, output: &str, event: &Event) {
         let Some(readers) = self.readers.get(output).cloned() else { return };
@@ -174,14 +180,14 @@ pub fn run(config: &Config, topology: &Topology, stop: &Arc<AtomicBool>) -> Resu
     eprintln!("INFO ddc-vector-double has started");
     loop {
         match receiver.recv_timeout(Duration::from_millis(100)) {
-            Ok((source, events)) => events.iter().for_each(|event| engine.deliver(&source, event)),
+            Ok((source, events)) => engine.deliver_all(&source, &events),
             Err(RecvTimeoutError::Timeout) if !stop.load(Ordering::Relaxed) => {}
             Err(_) => return Ok(()),
         }
         if stop.load(Ordering::Relaxed) {
             // What the sources had handed over is still delivered.
             while let Ok((source, events)) = receiver.try_recv() {
-                events.iter().for_each(|event| engine.deliver(&source, event));
+                engine.deliver_all(&source, &events);
             }
             return Ok(());
         }

@@ -64,7 +64,7 @@ impl Node {
                 let mut line = match (&event, *text) {
                     (Event::Log(value), true) => {
                         let message =
-                            value.as_object().and_then(|o| o.get("message")).and_then(|m| m.to_str_lossy());
+                            value.as_object().and_then(|fields| fields.get("message")?.to_str_lossy());
                         message.map(std::borrow::Cow::into_owned).unwrap_or_default()
                     }
                     _ => event.to_json().to_string(),

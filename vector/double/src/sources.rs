@@ -89,7 +89,8 @@ pub(crate) fn start(source: &Source, output: Output) -> Result<(), String> {
         }
         ("syslog", Some("unix")) => {
             let path = PathBuf::from(options["path"].as_str().unwrap_or_default());
-            sockets::unix(&path, max_length, output)
+            let mode = options["socket_file_mode"].as_u64().map(|mode| mode as u32);
+            sockets::unix(&path, mode, max_length, output)
         }
         ("host_metrics", _) => {
             host::start(host::Settings::read(options), interval(options, 15.0), output);

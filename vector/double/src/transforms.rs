@@ -105,7 +105,8 @@ impl Node {
             }
             Work::Limit(limit) => match limit.apply(event) {
                 Some(event) => single(&self.name, event),
-                None => Outcome { discarded: Some(false), ..Outcome::default() },
+                // Vector counts this as meant, and besides as `tag_value_limit_exceeded_total`.
+                None => dropped(),
             },
         }
     }

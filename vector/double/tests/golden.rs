@@ -1,4 +1,5 @@
 //! Every recording of a real Vector, sent again through real sockets: the double must answer the same.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

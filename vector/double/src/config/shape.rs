@@ -60,49 +60,39 @@ const CONDITION: &[Field] = &[required("type", Shape::OneOf(&["vrl"])), required
 
 /// Adds to `problems` what is wrong with `value`: pairs of place and message.
 pub fn check(shape: Shape, value: &Value, place: &str, problems: &mut Vec<(String, String)>) {
-    let mut wrong = |message: String| problems.push((place.to_owned(), message));
-    match shape {
-        Shape::Any => {}
-        Shape::Bool if value.is_bool() => {}
-        Shape::Bool => wrong(format!("must be true or false, not {}", shown(value))),
-        Shape::Integer(low, high) => match value.as_i64() {
-            Some(number) if (low..=high).contains(&number) => {}
-            _ => wrong(format!("must be a whole number from {low} to {high}, not {}", shown(value))),
-        },
-        Shape::Number if value.is_number() => {}
-        Shape::Number => wrong(format!("must be a number, not {}", shown(value))),
-        Shape::Text | Shape::Target if value.is_string() => {}
-        Shape::Text | Shape::Target => wrong(format!("must be text, not {}", shown(value))),
-        Shape::OneOf(words) => match value.as_str() {
-            Some(word) if words.contains(&word) => {}
-            _ => wrong(format!("must be one of {}, not {}", words.join(", "), shown(value))),
-        },
-        Shape::Listen => {
-            if let Some(message) = listen_problem(value) {
-                wrong(message);
-            }
+    let unless =
+        |fits: bool, wanted: &str| (!fits).then(|| format!("must be {wanted}, not {}", shown(value)));
+    let wrong = match shape {
+        Shape::Any => None,
+        Shape::Bool => unless(value.is_bool(), "true or false"),
+        Shape::Integer(low, high) => {
+            let fits = value.as_i64().is_some_and(|number| (low..=high).contains(&number));
+            unless(fits, &format!("a whole number from {low} to {high}"))
         }
-        Shape::List(item) => match value.as_sequence() {
-            Some(items) => {
-                for (index, value) in items.iter().enumerate() {
-                    check(*item, value, &format!("{place}[{index}]"), problems);
-                }
+        Shape::Number => unless(value.is_number(), "a number"),
+        Shape::Text | Shape::Target => unless(value.is_string(), "text"),
+        Shape::OneOf(words) => {
+            let fits = value.as_str().is_some_and(|word| words.contains(&word));
+            unless(fits, &format!("one of {}", words.join(", ")))
+        }
+        Shape::Listen => listen_problem(value),
+        Shape::List(item) => {
+            for (index, value) in value.as_sequence().into_iter().flatten().enumerate() {
+                check(*item, value, &format!("{place}[{index}]"), problems);
             }
-            None => wrong(format!("must be a list, not {}", shown(value))),
-        },
-        Shape::Object(fields) => check_object(fields, value, place, problems),
-        Shape::Map(item) => match value.as_mapping() {
-            Some(map) => {
-                for (key, value) in map {
-                    let key = key.as_str().unwrap_or("?");
-                    check(*item, value, &format!("{place}.{key}"), problems);
-                }
+            unless(value.is_sequence(), "a list")
+        }
+        Shape::Map(item) => {
+            for (key, value) in value.as_mapping().into_iter().flatten() {
+                check(*item, value, &join(place, key.as_str().unwrap_or("?")), problems);
             }
-            None => wrong(format!("must be an object, not {}", shown(value))),
-        },
-        Shape::Condition if value.is_string() => {}
-        Shape::Condition => check_object(CONDITION, value, place, problems),
-    }
+            unless(value.is_mapping(), "an object")
+        }
+        Shape::Condition if value.is_string() => None,
+        Shape::Condition => return check_object(CONDITION, value, place, problems),
+        Shape::Object(fields) => return check_object(fields, value, place, problems),
+    };
+    problems.extend(wrong.map(|message| (place.to_owned(), message)));
 }
 
 fn check_object(fields: &[Field], value: &Value, place: &str, problems: &mut Vec<(String, String)>) {
@@ -115,7 +105,7 @@ fn check_object(fields: &[Field], value: &Value, place: &str, problems: &mut Vec
         match fields.iter().find(|field| field.name == key) {
             Some(field) => check(field.shape, value, &join(place, key), problems),
             None => {
-                problems.push((place.to_owned(), unknown("key", key, fields.iter().map(|field| field.name))))
+                problems.push((place.to_owned(), unknown("key", key, fields.iter().map(|field| field.name))));
             }
         }
     }

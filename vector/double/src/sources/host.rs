@@ -47,6 +47,7 @@ pub(super) fn start(settings: Settings, interval: Duration, output: Output) {
     });
 }
 
+type Collector = fn(&mut Samples<'_>, &Settings) -> Option<()>;
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
 /// Collects the samples of one collector.
@@ -83,7 +84,6 @@ impl Samples<'_> {
 fn collect(settings: &Settings) -> Vec<Event> {
     let host = read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
     let mut samples = Samples { namespace: &settings.namespace, collector: "", host, out: Vec::new() };
-    type Collector = fn(&mut Samples<'_>, &Settings) -> Option<()>;
     let collectors: [(&'static str, Collector); 7] = [
         ("cpu", cpu),
         ("disk", disk),

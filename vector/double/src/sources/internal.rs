@@ -39,6 +39,9 @@ fn collect(namespace: &str, started: Instant, output: &Output) -> Vec<Event> {
         metrics.push(counter("component_received_events_total", counts.received));
         metrics.push(counter("component_sent_events_total", counts.sent));
         metrics.push(counter("component_errors_total", counts.errors));
+        if counts.kind == "tag_cardinality_limit" {
+            metrics.push(counter("tag_value_limit_exceeded_total", counts.discarded_meant));
+        }
         for (intentional, value) in [("true", counts.discarded_meant), ("false", counts.discarded)] {
             metrics.push(
                 counter("component_discarded_events_total", value).with_tag("intentional", intentional),

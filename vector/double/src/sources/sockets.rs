@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -76,9 +77,13 @@ pub(super) fn tcp(address: &str, limit: usize, max_length: usize, output: Output
 }
 
 /// Syslog over a Unix stream socket. As with a real Vector, a socket that a killed process left behind is an error.
-pub(super) fn unix(path: &Path, max_length: usize, output: Output) -> Result<(), String> {
+pub(super) fn unix(path: &Path, mode: Option<u32>, max_length: usize, output: Output) -> Result<(), String> {
     let listener = UnixListener::bind(path)
         .map_err(|error| format!("cannot listen on the Unix socket {}: {error}", path.display()))?;
+    if let Some(mode) = mode {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .map_err(|error| format!("cannot set the mode of {}: {error}", path.display()))?;
+    }
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             if output.stopped() {

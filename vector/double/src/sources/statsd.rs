@@ -68,24 +68,8 @@ impl Parser {
             Some(tags) => tags_of(tags),
             None => Tags::new(),
         };
-        let (kind, value) = self.value(kind, value, weight)?;
+        let (kind, value) = value_of(kind, value, weight)?;
         Ok(Metric { tags, ..Metric::new(self.name(key), kind, value) })
-    }
-
-    fn value(self, kind: &str, text: &str, weight: f64) -> Result<(Kind, MetricValue), Reason> {
-        let value = match kind {
-            "c" => MetricValue::Counter(text.parse::<f64>()? * weight),
-            "h" | "ms" | "d" => {
-                let value = text.parse::<f64>()?;
-                let value = if kind == "ms" { value / 1000.0 } else { value };
-                // The cast cuts off: 1/0.0204081633 is 48.99…, so 48 observations. Rates of 1/(n+0.5) give exactly n.
-                MetricValue::Distribution { samples: vec![(value, weight as u32)], summary: kind == "d" }
-            }
-            "g" => return gauge(text),
-            "s" => MetricValue::Set([text.to_owned()].into()),
-            other => return Err(Reason::UnknownMetricType(other.into())),
-        };
-        Ok((Kind::Incremental, value))
     }
 
     fn name(self, key: &str) -> String {
@@ -108,6 +92,22 @@ impl Parser {
         }
         name
     }
+}
+
+fn value_of(kind: &str, text: &str, weight: f64) -> Result<(Kind, MetricValue), Reason> {
+    let value = match kind {
+        "c" => MetricValue::Counter(text.parse::<f64>()? * weight),
+        "h" | "ms" | "d" => {
+            let value = text.parse::<f64>()?;
+            let value = if kind == "ms" { value / 1000.0 } else { value };
+            // The cast cuts off: 1/0.0204081633 is 48.99…, so 48 observations. Rates of 1/(n+0.5) give exactly n.
+            MetricValue::Distribution { samples: vec![(value, weight as u32)], summary: kind == "d" }
+        }
+        "g" => return gauge(text),
+        "s" => MetricValue::Set([text.to_owned()].into()),
+        other => return Err(Reason::UnknownMetricType(other.into())),
+    };
+    Ok((Kind::Incremental, value))
 }
 
 /// A sign makes the value relative.

@@ -7,16 +7,16 @@ use serde_yaml_ng::Value as Yaml;
 use crate::event::Event;
 
 pub(super) struct Limit {
-    limit: usize,
+    most: usize,
     drop_tag: bool,
-    /// At most `limit` values for each of the label names that remap lets through.
+    /// At most `most` values for each of the label names that remap lets through.
     values: HashMap<String, HashSet<String>>,
 }
 
 impl Limit {
     pub(super) fn build(options: &Yaml) -> Self {
         Self {
-            limit: options["value_limit"].as_u64().unwrap_or(500) as usize,
+            most: options["value_limit"].as_u64().unwrap_or(500) as usize,
             drop_tag: options["limit_exceeded_action"].as_str() != Some("drop_event"),
             values: HashMap::new(),
         }
@@ -32,7 +32,7 @@ impl Limit {
         let exceeded: Vec<String> = metric
             .tags
             .iter()
-            .filter(|(key, value)| over(&self.values, key, value.as_deref().unwrap_or(""), self.limit))
+            .filter(|(key, value)| over(&self.values, key, value.as_deref().unwrap_or(""), self.most))
             .map(|(key, _)| key.clone())
             .collect();
         if !exceeded.is_empty() && !self.drop_tag {

@@ -38,10 +38,11 @@ impl Remap {
     pub(super) fn process(&mut self, event: Event) -> Outcome {
         match self.program.run(&event) {
             Run::Done(_, changed) => Outcome { out: self.split(changed), ..Outcome::default() },
-            Run::Aborted(reason) => self.unhandled(event, self.drop_on_abort, "abort", reason, None),
-            Run::Failed(reason) => {
-                self.unhandled(event, self.drop_on_error, "error", reason.clone(), Some(reason))
-            }
+            Run::Aborted(reason) => self.unhandled(event, self.drop_on_abort, "abort", &reason),
+            Run::Failed(reason) => Outcome {
+                error: Some(reason.clone()),
+                ..self.unhandled(event, self.drop_on_error, "error", &reason)
+            },
         }
     }
 
@@ -55,19 +56,12 @@ impl Remap {
         }
     }
 
-    fn unhandled(
-        &self,
-        event: Event,
-        drop: bool,
-        kind: &str,
-        message: String,
-        error: Option<String>,
-    ) -> Outcome {
-        let mut outcome = Outcome { error, ..Outcome::default() };
+    fn unhandled(&self, event: Event, drop: bool, kind: &str, message: &str) -> Outcome {
+        let mut outcome = Outcome::default();
         if !drop {
             outcome.out.push((self.name.clone(), event));
         } else if self.reroute_dropped {
-            outcome.out.push((format!("{}.dropped", self.name), self.annotated(event, kind, &message)));
+            outcome.out.push((format!("{}.dropped", self.name), self.annotated(event, kind, message)));
         } else {
             outcome.discarded = Some(kind == "abort");
         }

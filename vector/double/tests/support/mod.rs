@@ -1,5 +1,6 @@
 //! A running double (or the real Vector that `VECTOR_BIN` names), and what tests ask of it.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
