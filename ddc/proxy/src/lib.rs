@@ -1,6 +1,7 @@
 //! The ingress and the egress: sources, sinks, pipelines, admin API, drain.
 
 pub mod admin;
+mod certificates;
 pub mod config;
 pub mod egress;
 pub mod ingress;

@@ -41,8 +41,8 @@ pub(super) async fn post(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Response {
-    if let Err(refusal) = guard(&headers) {
-        return refusal;
+    if let Err(why) = guard(&headers) {
+        return refused(StatusCode::FORBIDDEN, why);
     }
     let Wanted { length, by } = match Wanted::parse(query.as_deref().unwrap_or_default()) {
         Ok(wanted) => wanted,
@@ -68,8 +68,8 @@ pub(super) async fn delete(
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
 ) -> Response {
-    if let Err(refusal) = guard(&headers) {
-        return refusal;
+    if let Err(why) = guard(&headers) {
+        return refused(StatusCode::FORBIDDEN, why);
     }
     let ended = tokio::task::spawn_blocking(move || {
         let ended = state.maintenance().end(&peer.0, Instant::now());
@@ -106,18 +106,16 @@ fn refused(code: StatusCode, why: &str) -> Response {
 }
 
 /// Whether a request was made on purpose, by a program that is no browser.
-fn guard(headers: &HeaderMap) -> Result<(), Response> {
+fn guard(headers: &HeaderMap) -> Result<(), &'static str> {
     if headers.contains_key(header::ORIGIN) {
-        return Err(refused(
-            StatusCode::FORBIDDEN,
+        return Err(
             "a web page may not change anything here; use a program such as curl, which sends no Origin header",
-        ));
+        );
     }
     if headers.get(GUARD).is_none_or(|value| value != "1") {
-        return Err(refused(
-            StatusCode::FORBIDDEN,
+        return Err(
             "what changes something needs the header x-ddc-request: 1, which no foreign web page can send; for example: curl -X POST -H 'x-ddc-request: 1' 'http://127.0.0.1:9641/maintenance?for=2h'",
-        ));
+        );
     }
     Ok(())
 }

@@ -206,6 +206,11 @@ impl Egress {
         }
     }
 
+    /// The files were read again: looks at certificates anew.
+    pub fn reload_certificates(&self) {
+        self.view.reload_certificates();
+    }
+
     /// The configuration it runs with.
     pub fn config(&self) -> &EgressConfig {
         &self.config

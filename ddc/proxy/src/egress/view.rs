@@ -15,6 +15,7 @@ use super::Options;
 use super::control::Control;
 use super::missing::MissingReport;
 use super::shared::{HeartbeatView, Shared, lock};
+use crate::certificates::Certificates;
 use crate::config::EgressConfig;
 use crate::maintenance::{Maintenance, tell};
 
@@ -38,6 +39,7 @@ pub struct View {
     report: MissingReport,
     reporter: Reporter,
     maintenance: Arc<Maintenance>,
+    certificates: Arc<Certificates>,
     started: Instant,
 }
 
@@ -65,6 +67,7 @@ impl View {
             report,
             reporter,
             maintenance: Arc::new(maintenance),
+            certificates: Arc::new(Certificates::of(&config.sink.client)),
             started: Instant::now(),
         }
     }
@@ -91,6 +94,11 @@ impl View {
     /// The metrics page of the process.
     pub fn metrics(&self) -> String {
         self.registry.render()
+    }
+
+    /// The files were read again: looks at certificates anew.
+    pub(super) fn reload_certificates(&self) {
+        self.certificates.reload();
     }
 
     /// What is missing, the last hundred ranges, oldest first.
@@ -253,6 +261,7 @@ impl crate::admin::AdminState for View {
     fn each_second(&self) -> Result<(), Vec<String>> {
         let ready = Self::ready(self);
         tell(&self.metrics.common, ready.is_ok(), &self.maintenance);
+        self.certificates.serve(Instant::now(), &self.metrics);
         ready
     }
 }

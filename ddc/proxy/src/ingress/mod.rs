@@ -27,6 +27,7 @@ use ddc_udp::clock::wall_clock_micros;
 pub use shared::{Shared, UNKNOWN_LAG};
 
 use crate::admin::AdminState;
+use crate::certificates::Certificates;
 use crate::config::{self, IngressConfig, LinkKey, Rate, Seal, Side};
 use crate::maintenance::{Maintenance, tell};
 use crate::source::kafka::{BATCH_RECORDS, KafkaSource, LAST_COMMIT, Parts};
@@ -128,6 +129,7 @@ pub struct Ingress {
     seal: SealCell,
     registry: Registry,
     maintenance: Arc<Maintenance>,
+    certificates: Arc<Certificates>,
     started: Instant,
     threads: Vec<JoinHandle<()>>,
 }
@@ -141,6 +143,7 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
     let state = Arc::new(StateDir::open(&config.link.state_dir)?);
     let maintenance =
         Maintenance::open(&name, Side::Ingress, Arc::clone(&state), Instant::now(), wall_clock_micros());
+    let certificates = Arc::new(Certificates::of(&config.source.client));
     let (rate, seal) = (RateCell::new(config.rate), SealCell::new(config.seal.clone()));
     let (blocks, queue) = crossbeam_channel::bounded(QUEUED_BLOCKS);
     let link = LinkThread::open(
@@ -194,6 +197,7 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
         seal,
         registry: options.registry.clone(),
         maintenance: Arc::new(maintenance),
+        certificates,
         started: Instant::now(),
         threads: vec![source_thread, link_thread],
     })
@@ -237,6 +241,11 @@ impl Ingress {
         &self.seal
     }
 
+    /// The files were read again: looks at certificates anew.
+    pub fn reload_certificates(&self) {
+        self.certificates.reload();
+    }
+
     /// What the admin listener shows.
     pub fn view(&self) -> View {
         View {
@@ -246,6 +255,7 @@ impl Ingress {
             watchdog: self.watchdog.clone(),
             registry: self.registry.clone(),
             maintenance: Arc::clone(&self.maintenance),
+            certificates: Arc::clone(&self.certificates),
             started: self.started,
         }
     }
@@ -260,6 +270,7 @@ pub struct View {
     watchdog: Watchdog,
     registry: Registry,
     maintenance: Arc<Maintenance>,
+    certificates: Arc<Certificates>,
     started: Instant,
 }
 
@@ -320,6 +331,7 @@ impl AdminState for View {
     fn each_second(&self) -> Result<(), Vec<String>> {
         let ready = self.ready();
         tell(&self.metrics.common, ready.is_ok(), &self.maintenance);
+        self.certificates.serve(Instant::now(), &self.metrics);
         ready
     }
 }

@@ -113,7 +113,9 @@ mod tests {
         let times = [created(500), Some(Timestamp::LogAppend(-1)), None, created(-5_000)]
             .map(|timestamp| latencies.times(timestamp));
         at(&mut latencies, 1_004);
-        times.into_iter().for_each(|times| latencies.acknowledged(times));
+        for times in times {
+            latencies.acknowledged(times);
+        }
         let sums = |metrics: &EgressMetrics| {
             let histograms = [&metrics.sink_latency_seconds, &metrics.end_to_end_latency_seconds];
             histograms.map(|histogram| (histogram.snapshot().count(), histogram.snapshot().sum()))

@@ -11,6 +11,7 @@ use ddc_kafka::settings::{ClientSettings, Role, SourceSettings};
 use ddc_link::sender::{Compression, PackConfig};
 use ddc_telemetry::Registry;
 use ddc_telemetry::notify::Watchdog;
+use ddc_telemetry::reasons::Thread;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
@@ -183,7 +184,9 @@ fn what_was_sent_is_committed_at_the_stop_and_nothing_before() {
         run.take();
         run.records == 300
     });
-    assert_eq!(run.metrics.records_read.value(), 300);
+    assert_eq!((run.metrics.records_read.value(), run.metrics.records_packed.value()), (300, 300));
+    run.until("what is packed and not sent is lag", |run| run.metrics.consumer_lag.total() == Some(300.0));
+    assert!(run.metrics.common.thread_cpu_seconds.value(Thread::Source) > Duration::ZERO);
     let starts = committed(&mock, 3);
     assert!(starts.values().all(|(offset, _)| *offset == 0) && starts.len() == 3, "{starts:?}");
     run.stop();
