@@ -1,0 +1,273 @@
+//! *Egress*: the destination side along the way of a record, socket → open, recover, order → sink.
+
+use super::model::*;
+use super::parts::*;
+use super::query::series;
+
+pub(super) fn dashboard() -> Dashboard {
+    Dashboard {
+        name: "egress",
+        title: "Egress",
+        about: "The destination side along the way of a record: receiving, recovering, delivering; and what the source tells by heartbeat.",
+        variables: &[Variable::Site, Variable::Links],
+        rows: vec![
+            Row { title: "Now", panels: now() },
+            Row { title: "Receiving", panels: receiving() },
+            Row { title: "Recovering", panels: recovering() },
+            Row { title: "Delivering", panels: delivering() },
+            Row { title: "Sessions and heartbeats", panels: sessions() },
+            Row { title: "Life of the egress", panels: life() },
+        ],
+    }
+}
+
+fn now() -> Vec<Panel> {
+    vec![
+        number("Ready", "Whether the egress can do its work.", series("ddc_ready").on("egress").least())
+            .words(&YES_IS_GOOD)
+            .runbooks(&["EgressDown", "SinkDown"]),
+        number("Heartbeat age", "Seconds since the last heartbeat came.", heartbeat_age())
+            .steps(&[(0.0, "green"), (3.0, "orange"), (5.0, "red")])
+            .runbooks(&["LinkInterrupted"]),
+        number(
+            "Loss on the way",
+            "The part of the datagrams that did not come, before repair.",
+            loss_ratio(),
+        )
+        .steps(&[(0.0, "green"), (0.001, "orange"), (0.01, "red")])
+        .runbooks(&["PacketLoss"]),
+        number("Missing in the time shown", "Records lost for good, after repair.", missing())
+            .steps(&NONE_IS_GOOD)
+            .runbooks(&["RecordsMissing"]),
+        number(
+            "Waits for the sink",
+            "Bytes between the link and the sink.",
+            series("ddc_egress_queue_bytes").now(),
+        )
+        .runbooks(&["SinkDown"]),
+        number(
+            "Receive buffer",
+            "What the kernel gave: too small a buffer loses datagrams in bursts (net.core.rmem_max).",
+            series("ddc_egress_receive_buffer_bytes").now(),
+        )
+        .runbooks(&["SocketDrops"]),
+    ]
+}
+
+fn receiving() -> Vec<Panel> {
+    vec![
+        lines("Rate received, framing included", "Bits on the wire of all datagrams that came.", vec![target(received_bits(), "{{link}} {{site}}")]),
+        lines(
+            "Datagrams received",
+            "All datagrams, and the heartbeats among them: less than one each second is loss.",
+            vec![
+                target(series("ddc_egress_packets_received_total").rate(), "all {{link}}"),
+                target(series("ddc_egress_heartbeats_received_total").rate(), "heartbeats {{link}}"),
+            ],
+        ),
+        lines(
+            "Datagrams lost",
+            "By packet numbers; what came late was counted as lost before; what our socket dropped is part of the loss.",
+            vec![
+                target(series("ddc_egress_packet_loss_total").rate(), "lost {{link}}"),
+                target(series("ddc_egress_packets_late_total").rate(), "late {{link}}"),
+                target(series("ddc_egress_socket_drops_total").rate(), "socket {{link}}"),
+            ],
+        )
+        .runbooks(&["PacketLoss", "SocketDrops"]),
+        lines(
+            "Datagrams refused by reason",
+            "Datagrams that came and were not used. `seal`: wrong key or damaged. `block_old` and `duplicate`: late repair, no fault.",
+            vec![target(series("ddc_dropped_packets_total").on("egress").by("reason").rate(), "{{link}} {{reason}}")],
+        )
+        .wide(24)
+        .runbooks(&["SealRejects"]),
+    ]
+}
+
+fn recovering() -> Vec<Panel> {
+    vec![
+        lines(
+            "Blocks",
+            "Received, and what became of those that were not whole.",
+            vec![
+                target(series("ddc_egress_blocks_received_total").rate(), "received {{link}}"),
+                target(series("ddc_egress_blocks_repaired_total").rate(), "repaired {{link}}"),
+                target(series("ddc_egress_blocks_unrepairable_total").rate(), "unrepairable {{link}}"),
+                target(series("ddc_egress_blocks_lost_total").rate(), "lost whole {{link}}"),
+                target(series("ddc_egress_blocks_late_total").rate(), "late {{link}}"),
+            ],
+        )
+        .runbooks(&["PacketLoss"]),
+        lines(
+            "Symbols repaired and spare",
+            "Computed from repair symbols, and not needed. On a clean path every repair symbol is spare.",
+            vec![
+                target(series("ddc_egress_symbols_repaired_total").rate(), "repaired {{link}}"),
+                target(series("ddc_egress_symbols_spare_total").rate(), "spare {{link}}"),
+            ],
+        ),
+        lines(
+            "Reorder window",
+            "Bytes of blocks that wait for their order or for repair.",
+            vec![target(series("ddc_egress_window_bytes").now(), "{{link}} {{site}}")],
+        ),
+        lines(
+            "Batches refused",
+            "Whole batches that could not be read: the two sides are of different versions, or one has a fault.",
+            vec![target(series("ddc_egress_batches_refused_total").rate(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["RecordsMissing"]),
+    ]
+}
+
+fn delivering() -> Vec<Panel> {
+    let latency = |name: &'static str| {
+        vec![
+            target(series(name).quantile("0.5"), "half below {{link}}"),
+            target(series(name).quantile("0.99"), "99 % below {{link}}"),
+            target(series(name).mean(), "mean {{link}}"),
+        ]
+    };
+    vec![
+        lines(
+            "Records received and delivered",
+            "Duplicates are what an ingress sends again after a restart; late ones fill a gap that was reported.",
+            vec![
+                target(series("ddc_egress_records_received_total").rate(), "received {{link}}"),
+                target(series("ddc_egress_records_delivered_total").rate(), "delivered {{link}}"),
+                target(series("ddc_egress_records_duplicate_total").rate(), "duplicate {{link}}"),
+                target(series("ddc_egress_records_late_total").rate(), "late {{link}}"),
+            ],
+        ),
+        stack(
+            "Records missing by reason",
+            "Sent, and not delivered. The log names topic, partition and offsets.",
+            vec![target(series("ddc_egress_records_missing_total").by("reason").rate(), "{{link}} {{reason}}")],
+        )
+        .runbooks(&["RecordsMissing"]),
+        lines(
+            "Sink errors by reason",
+            "Errors of the destination's Kafka or of the socket that is written.",
+            vec![target(series("ddc_egress_sink_errors_total").by("reason").rate(), "{{link}} {{reason}}")],
+        )
+        .runbooks(&["SinkDown"]),
+        lines("Sink latency", "From handing a record to the sink to its acknowledgement.", latency("ddc_egress_sink_latency_seconds"))
+            .runbooks(&["SinkDown"]),
+        lines(
+            "End-to-end latency",
+            "From a record's timestamp at the source to the sink's acknowledgement; the clocks' difference is part of it.",
+            latency("ddc_egress_end_to_end_latency_seconds"),
+        ),
+        lines(
+            "Transit latency",
+            "Of heartbeats, from clock to clock; the clocks' difference is part of it.",
+            latency("ddc_egress_transit_latency_seconds"),
+        )
+        .runbooks(&["ClockSkew"]),
+        lines(
+            "Sink retries",
+            "Times the sink tried records again.",
+            vec![target(series("ddc_egress_sink_retries_total").rate(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["SinkDown"]),
+        lines(
+            "Bytes that wait for the sink",
+            "Between the link and the sink, bounded by `[sink] buffer`; when it is full records are dropped and reported.",
+            vec![target(series("ddc_egress_queue_bytes").now(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["SinkDown"]),
+        lines(
+            "Buffer found full, egress",
+            "Each time records were dropped and reported.",
+            vec![target(series("ddc_buffer_full_total").on("egress").rate(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["SinkDown"]),
+    ]
+}
+
+fn sessions() -> Vec<Panel> {
+    vec![
+        lines(
+            "Sessions",
+            "Open now. More than one for long: two senders on one link.",
+            vec![target(series("ddc_egress_sessions_open").now(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["TwoSenders"]),
+        lines(
+            "Sessions opened, retired, side by side",
+            "Sessions come with each start of the ingress.",
+            vec![
+                target(series("ddc_egress_sessions_opened_total").rate(), "opened {{link}}"),
+                target(series("ddc_egress_sessions_retired_total").rate(), "retired {{link}}"),
+                target(series("ddc_egress_two_senders_total").rate(), "two senders {{link}}"),
+            ],
+        )
+        .unit("cps")
+        .runbooks(&["TwoSenders"]),
+        lines(
+            "Clock difference",
+            "The egress's clock less the ingress's. Neither side can see the other's: set both from good time sources.",
+            vec![target(series("ddc_egress_clock_difference_seconds").now(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["ClockSkew"]),
+        states(
+            "What the sources do",
+            "As each ingress's last heartbeat told.",
+            vec![target(series("ddc_egress_source_state").by("state").now(), "{{link}} {{state}}")],
+        )
+        .words(&[("0", " ", "transparent"), ("1", "yes", "blue")])
+        .runbooks(&["IngressStopped"]),
+        lines(
+            "Lag the sources tell",
+            "Records that wait at each source, by its last heartbeat.",
+            vec![target(series("ddc_egress_source_lag").now(), "{{link}} {{site}}")],
+        )
+        .wide(6)
+        .runbooks(&["KafkaLag"]),
+        lines(
+            "Rate limit the sources tell",
+            "By the last heartbeat; 0: unlimited.",
+            vec![target(
+                series("ddc_egress_source_rate_bits_per_second").now().or_else("egress", 0),
+                "{{link}} {{site}}",
+            )],
+        )
+        .wide(6),
+        lines(
+            "Sent in the session, by heartbeat",
+            "What the ingress says it has sent in this session. Compare with what came: it is the absolute truth about loss.",
+            vec![
+                target(series("ddc_egress_source_packets_sent").now(), "datagrams {{link}}"),
+                target(series("ddc_egress_source_blocks_sent").now(), "blocks {{link}}"),
+                target(series("ddc_egress_source_records_sent").now(), "records {{link}}"),
+            ],
+        )
+        .wide(12),
+        lines(
+            "Bytes sent in the session, by heartbeat",
+            "Bytes of UDP payload, without framing.",
+            vec![target(series("ddc_egress_source_bytes_sent").now(), "{{link}} {{site}}")],
+        )
+        .wide(12),
+    ]
+}
+
+fn life() -> Vec<Panel> {
+    vec![
+        lines(
+            "CPU of the threads, egress",
+            "Each thread of the data path, in parts of one core. The far side loses datagrams well before the receive thread is at 1.",
+            vec![target(series("ddc_thread_cpu_seconds_total").on("egress").by("thread").rate(), "{{link}} {{thread}}")],
+        )
+        .runbooks(&["CpuHigh"]),
+        number(
+            "Session began",
+            "Start of the newest session, by the ingress's clock.",
+            date(series("ddc_egress_session_start_timestamp_seconds").now()),
+        )
+        .unit("dateTimeFromNow"),
+        number("Key id", "The key of the newest session.", series("ddc_egress_key_id").now()),
+        certificates("Certificates of the egress end in", "egress"),
+    ]
+}
