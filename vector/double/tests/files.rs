@@ -98,9 +98,9 @@ fn every_transform_and_every_output_has_a_test() {
         assert!(inserted.contains(name), "no test inserts at {name}");
     }
     let (topology, _) = ddc_vector_double::topology::build(&config);
-    for name in
-        topology.readers.keys().filter(|name| !config.sources.contains_key(*name) && !name.contains("_from_"))
-    {
+    for name in topology.readers.keys().filter(|name| {
+        !config.sources.contains_key(*name) && !name.starts_with("here_") && !name.starts_with("diode_")
+    }) {
         assert!(extracted.contains(name), "no test looks at {name}");
     }
 }
@@ -144,6 +144,28 @@ fn every_variable_has_a_default_and_is_documented() {
     }
     for name in used {
         assert!(readme.contains(&name), "README.md does not name {name}");
+    }
+}
+
+/// `vector test` names its sources NAME-source-UUID, and expands stars afterwards: these must not match, or an event reaches a transform twice.
+#[test]
+fn no_star_takes_in_the_sources_of_vector_test() {
+    let config =
+        ddc_vector_double::config::load(&paths(&DESTINATION), |name| std::env::var(name).ok()).config;
+    let inputs = config
+        .transforms
+        .values()
+        .flat_map(|t| &t.inputs)
+        .chain(config.sinks.values().flat_map(|s| &s.inputs));
+    let patterns: Vec<&String> = inputs.filter(|input| input.contains('*')).collect();
+    assert_eq!(patterns, ["*_metrics", "*_logs"]);
+    for name in config.transforms.keys() {
+        for pattern in &patterns {
+            assert!(
+                !ddc_vector_double::topology::matches(pattern, &format!("{name}-source-0")),
+                "{pattern}: {name}"
+            );
+        }
     }
 }
 
@@ -295,7 +317,7 @@ fn every_way_to_break_them_is_found_and_named() {
             "exporter.yaml",
             "[bounded]",
             "[bounded, statsd]",
-            "exporter.yaml: sinks.exporter.inputs: reads the source `statsd` directly and so bypasses `metrics_from_here`",
+            "exporter.yaml: sinks.exporter.inputs: reads the source `statsd` directly and so bypasses `here_metrics`",
         ),
         (
             "exporter.yaml",
@@ -342,8 +364,8 @@ fn every_way_to_break_them_is_found_and_named() {
         ),
         (
             "vector.yaml",
-            "inputs: [\"metrics_from_*\"]",
-            "inputs: [\"metrics_from_*\", bounded]",
+            "inputs: [\"*_metrics\"]",
+            "inputs: [\"*_metrics\", bounded]",
             "transforms.metrics.inputs: reads what comes out of itself",
         ),
         (
@@ -363,7 +385,7 @@ fn every_way_to_break_them_is_found_and_named() {
         ("destination.yaml", "[statsd_diode]", "[statsd]", "sources.statsd_diode: nobody reads this output"),
         (
             "destination.yaml",
-            "metrics_from_diode:",
+            "diode_metrics:",
             "metrics_diode:",
             "transforms.metrics_diode: nobody reads this output",
         ),
@@ -414,7 +436,7 @@ fn a_test_that_does_not_hold_fails_and_none_at_all_fails_too() {
             "no_outputs_from: [bounded]\n    outputs: [{extract_from: metrics}]",
         ),
         ("name: nginx.requests", "name: ddc.requests"),
-        ("insert_at: metrics_from_here", "insert_at: metrics_from_nowhere"),
+        ("insert_at: here_metrics", "insert_at: metrics_from_nowhere"),
         ("assert_eq!(.type, \"counter\")", "assert_eq!(.type, \"gauge\")"),
     ] {
         let (passed, said) = run(old, new);

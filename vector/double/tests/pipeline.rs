@@ -265,7 +265,9 @@ fn hostile_datagrams_and_streams_leave_the_page_as_it_was() {
         long_line.as_bytes(),
     ];
     for port in [pipeline.statsd, pipeline.syslog, pipeline.diode_statsd, pipeline.diode_syslog] {
-        bad.iter().for_each(|datagram_| datagram(port, datagram_));
+        for bytes in bad {
+            datagram(port, bytes);
+        }
     }
     let mut tcp = TcpStream::connect(("127.0.0.1", pipeline.syslog)).unwrap();
     // A length that never comes, then a connection that is cut within a message.

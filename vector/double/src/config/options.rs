@@ -147,7 +147,8 @@ pub fn modes(section: Section, kind: &str) -> Option<&'static [&'static str]> {
 }
 
 const HOST_METRICS: &[Field] = &[
-    optional("scrape_interval_secs", Shape::Number),
+    // Whole seconds there, fractions in `internal_metrics`.
+    optional("scrape_interval_secs", POSITIVE),
     optional("namespace", Shape::Text),
     optional(
         "collectors",
