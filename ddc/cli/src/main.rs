@@ -32,6 +32,7 @@ enum Command {
     Config(commands::config::Arguments),
     Keygen(commands::keygen::Arguments),
     Ready(commands::ready::Arguments),
+    Top(commands::top::Arguments),
     Completions(commands::completions::Arguments),
     Version(commands::version::Arguments),
 }
@@ -45,6 +46,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Config(arguments) => commands::config::run(&arguments),
         Command::Keygen(arguments) => commands::keygen::run(&arguments),
         Command::Ready(arguments) => commands::ready::run(&arguments),
+        Command::Top(arguments) => commands::top::run(&arguments),
         Command::Completions(arguments) => commands::completions::run(&arguments),
         Command::Version(arguments) => commands::version::run(&arguments),
     }

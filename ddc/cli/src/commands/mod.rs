@@ -11,6 +11,7 @@ pub(crate) mod keygen;
 mod preflight;
 pub(crate) mod ready;
 pub(crate) mod serve;
+pub(crate) mod top;
 pub(crate) mod version;
 
 /// Prints to standard output. A reader that has gone away (`| head`) ends the command quietly.
