@@ -10,12 +10,15 @@ import sys
 import time
 import urllib.request
 
+# Alerts that concern a site, not a link.
+OF_A_SITE = {"VectorDown", "FarTelemetrySilent"}
+
 
 def labels(text, case):
     found = {"site": "north", "link": f"link-{case}"}
     found.update(pair.split("=", 1) for pair in text.split())
-    if found["alertname"] == "VectorDown":
-        # It concerns a whole site: this case needs one of its own.
+    if found["alertname"] in OF_A_SITE:
+        # This case needs a site of its own.
         found["site"] = f"site-{case}"
     return {name: value for name, value in found.items() if value}
 
@@ -28,7 +31,7 @@ def cases(path):
         wanted, rest = line.split(None, 1)
         first, second = rest.split("|")
         first, second = labels(first, number), labels(second, number)
-        if first["alertname"] == "VectorDown":
+        if first["alertname"] in OF_A_SITE:
             second["site"] = first["site"]
         yield number, wanted, first, dict(second, case=str(number))
 
