@@ -23,13 +23,3 @@ pub struct Problem {
     /// What is wrong and what to do.
     pub message: String,
 }
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.place.is_empty() {
-            write!(f, "{}: {}", self.file.display(), self.message)
-        } else {
-            write!(f, "{}: {}: {}", self.file.display(), self.place, self.message)
-        }
-    }
-}

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use ddc_vector_double::config::{Config, Problem, load};
 use ddc_vector_double::topology::{self, Topology};
 use ddc_vector_double::transforms::Node;
@@ -33,6 +33,9 @@ enum Command {
         /// Accepted for Vector's sake: the double never opens what the files name when it validates.
         #[arg(long)]
         no_environment: bool,
+        /// How faults are written to stderr.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
         /// The files, loaded together.
         #[arg(required = true)]
         files: Vec<PathBuf>,
@@ -45,19 +48,30 @@ enum Command {
     },
 }
 
+/// How faults are written.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Format {
+    /// A line each, for people; reports of the VRL compiler are longer.
+    Text,
+    /// An object with `file`, `place` and `message` each, one per line.
+    Json,
+}
+
 /// As sysexits.h has it, and Vector too: something is wrong with the configuration.
 const CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
-        Some(Command::Validate { files, .. }) => {
-            checked(files).map(|_| println!("{} files are valid", files.len()))
+        Some(Command::Validate { files, format, .. }) => {
+            checked(files, *format).map(|_| println!("{} files are valid", files.len()))
         }
         Some(Command::Test { files }) => {
-            checked(files).and_then(|(config, topology)| test(&config, &topology))
+            checked(files, Format::Text).and_then(|(config, topology)| test(&config, &topology))
         }
-        None => checked(&arguments.config).and_then(|(config, topology)| run(&config, &topology)),
+        None => {
+            checked(&arguments.config, Format::Text).and_then(|(config, topology)| run(&config, &topology))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,8 +79,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Loads and checks; what is wrong goes to stderr, one line each (VRL reports are longer).
-fn checked(files: &[PathBuf]) -> Result<(Config, Topology), u8> {
+/// Loads and checks; what is wrong goes to stderr.
+fn checked(files: &[PathBuf], format: Format) -> Result<(Config, Topology), u8> {
     let loaded = load(files, |name| std::env::var(name).ok());
     let mut problems = loaded.problems;
     let (topology, more) = topology::build(&loaded.config);
@@ -80,7 +94,7 @@ fn checked(files: &[PathBuf]) -> Result<(Config, Topology), u8> {
                 message,
             });
         }
-        for warning in warnings {
+        for warning in warnings.iter().filter(|_| format == Format::Text) {
             eprintln!("warning: {}: transforms.{name}: {warning}", transform.file.display());
         }
     }
@@ -95,8 +109,14 @@ fn checked(files: &[PathBuf]) -> Result<(Config, Topology), u8> {
     if problems.is_empty() {
         return Ok((loaded.config, topology));
     }
-    for problem in &problems {
-        eprintln!("error: {problem}");
+    for Problem { file, place, message } in &problems {
+        match format {
+            Format::Text if place.is_empty() => eprintln!("error: {}: {message}", file.display()),
+            Format::Text => eprintln!("error: {}: {place}: {message}", file.display()),
+            Format::Json => {
+                eprintln!("{}", serde_json::json!({ "file": file, "place": place, "message": message }));
+            }
+        }
     }
     Err(CONFIG)
 }

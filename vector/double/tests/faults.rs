@@ -158,6 +158,16 @@ fn all_faults_are_reported_at_once() {
         }
     }
     assert_eq!(output.status.code(), Some(78));
+    if !real_vector() {
+        let output = support::output(&["validate", "--format", "json", file.to_str().unwrap()], &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        let faults: Vec<serde_json::Value> =
+            said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let expected = serde_json::json!({
+            "file": file, "place": "sources.a", "message": "unknown key `adress`; did you mean `address`?"
+        });
+        assert!(faults.contains(&expected), "{said}");
+    }
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn statsd(case: &Value, directory: &Path) -> Result<(), String> {
             std::thread::sleep(Duration::from_secs(seconds));
         } else {
             let expected = Page::read(expected.next().unwrap().as_str().unwrap());
-            if !until(Duration::from_secs(3), || Page::read(&scrape(exporter)) == expected) {
+            if !until(Duration::from_secs(15), || Page::read(&scrape(exporter)) == expected) {
                 return Err(format!("expected {expected:?}\n  got {:?}", Page::read(&scrape(exporter))));
             }
         }
@@ -133,7 +133,7 @@ fn syslog(case: &Value, directory: &Path) -> Result<(), String> {
         let text = std::fs::read_to_string(directory.join("out.jsonl")).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     };
-    until(Duration::from_secs(3), || read().len() >= expected.len());
+    until(Duration::from_secs(15), || read().len() >= expected.len());
     // And nothing more comes.
     std::thread::sleep(Duration::from_millis(200));
     let mut got = read();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::{Page, Pipeline, datagram, get, scrape, until};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Lines as our reporter sends them: many in a datagram of at most 1432 bytes.
 fn send_lines(port: u16, lines: &[String]) {
