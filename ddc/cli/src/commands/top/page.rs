@@ -267,4 +267,29 @@ mod tests {
         let page = Page::parse("ddc_ready{link=\"a\u{1b}[2Jb\",side=\"egress\"} 1\n").unwrap();
         assert_eq!(page.sides.keys().next().unwrap().0, "a?[2Jb");
     }
+
+    /// Bytes turned at random: whatever a listener sends, reading it ends and never panics.
+    #[test]
+    fn damaged_pages_never_panic() {
+        let good = include_str!("fixtures/egress-1.prom").as_bytes();
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = |below: usize| {
+            // xorshift64: the same damage at every run.
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random % below as u64) as usize
+        };
+        let mut understood = 0;
+        for _ in 0..100 {
+            let mut page = good.to_vec();
+            for _ in 0..200 {
+                let place = next(page.len());
+                page[place] = b"{}\"=,. \n\\#+-e9\x1b\xc3NaInf"[next(21)];
+            }
+            page.truncate(next(good.len()));
+            understood += usize::from(Page::parse(&String::from_utf8_lossy(&page)).is_ok());
+        }
+        assert!(understood > 50, "{understood}: the damage should leave most of a page");
+    }
 }
