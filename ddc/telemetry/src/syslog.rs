@@ -13,6 +13,10 @@
 //! costs messages, never time. What could not be sent is in `ddc_syslog_messages_dropped_total`, and told in the log once messages
 //! get through again. A message goes out at least once to a collector that lives; one that dies takes with it what it had not read.
 //!
+//! Daemons that read `/dev/log` must be told to expect RFC 5424: rsyslog by `SysSock.UseSpecialParser="off"` of its module imuxsock (on
+//! `input()`: `UseSpecialParser="off"`), else the header ends up in the message and the program is called `1`; systemd's journal has
+//! no such switch. Over UDP and TCP rsyslog needs nothing. Its `maxMessageSize` is 8096 bytes unless set.
+//!
 //! There is no TLS and no way to read messages; nothing is kept over a restart of the process.
 
 mod message;

@@ -28,11 +28,12 @@ pub enum Target {
 
 impl Target {
     /// The most bytes of one message, framing not counted. 2 KiB over UDP: what RFC 5424 §6.1 asks every receiver to take, and at
-    /// most two fragments. 8 KiB elsewhere: what rsyslog takes unless told otherwise.
+    /// most two fragments. 8000 elsewhere: rsyslog's default `maxMessageSize` is 8096, and of a longer message over TCP it makes two,
+    /// the second of which is empty.
     pub fn message_limit(&self) -> usize {
         match self {
             Self::Udp(_) => 2048,
-            Self::Tcp(_) | Self::Unix(_) | Self::UnixDatagram(_) => 8192,
+            Self::Tcp(_) | Self::Unix(_) | Self::UnixDatagram(_) => 8000,
         }
     }
 }

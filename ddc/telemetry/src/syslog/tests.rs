@@ -59,9 +59,10 @@ impl Process {
                 slowest = slowest.max(before.elapsed());
             }
         });
-        // The machine may take the processor away for a while; a single write that waits takes 50 ms, and here are hundreds.
-        assert!(start.elapsed() < Duration::from_millis(500) + Duration::from_micros(50) * count as u32);
-        assert!(slowest < Duration::from_millis(400), "{slowest:?}");
+        // A busy machine takes the processor away now and then. A call that waited for a collector would take 50 ms at least, and here
+        // are hundreds and thousands of calls.
+        assert!(start.elapsed() < Duration::from_secs(3) + Duration::from_micros(200) * count as u32);
+        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     }
 
     fn sent(&self) -> u64 {
@@ -155,15 +156,16 @@ fn udp_delivers_each_message_in_a_datagram() {
     let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
     collector.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let process = Process::new(&format!("udp://{}", collector.local_addr().unwrap()));
-    process.log(0..50, 4000);
+    // No more than a receive buffer holds, should this thread not come to read in time.
+    process.log(0..20, 4000);
     let mut buffer = vec![0; 1 << 16];
-    for expected in 0..50 {
+    for expected in 0..20 {
         let read = collector.recv(&mut buffer).unwrap();
         assert!(read <= 2048, "{read}");
         assert_eq!(number(&buffer[..read]), expected);
     }
     process.syslog.flush(Duration::from_secs(5));
-    assert_eq!((process.sent(), process.dropped()), (50, 0));
+    assert_eq!((process.sent(), process.dropped()), (20, 0));
 }
 
 /// Over loopback a refused datagram is known at once: nothing is lost while the collector restarts, as long as the queue holds.
