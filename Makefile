@@ -15,6 +15,10 @@ help: ## This list
 demo: ## Records cross from one Kafka over a one-way link to another, with nothing to configure
 	@scripts/demo.sh $(ARGS)
 
+.PHONY: observe
+observe: ## Metrics, logs, alerts and dashboards of a demo that loses datagrams, on loopback, until Ctrl-C
+	@scripts/observe.sh $(ARGS)
+
 .PHONY: test
 test: ## Every check and test, with real brokers; the last line is the sum
 	@scripts/test.sh

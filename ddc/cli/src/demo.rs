@@ -13,6 +13,7 @@
 mod check;
 mod clusters;
 mod link;
+mod observe;
 mod produce;
 mod records;
 mod relay;
@@ -27,15 +28,22 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use ddc_proxy::config::{ByteSize, Compression, FecCode, Rate, Span};
+use ddc_telemetry::notify::Watchdog;
+use ddc_telemetry::syslog::{self, Facility, Syslog};
+use ddc_telemetry::{ProcessMetrics, Registry};
 use ring::rand::{SecureRandom, SystemRandom};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::exit::{Exit, Failure};
 use clusters::Cluster;
 use link::Link;
+use observe::{ObserveArguments, Observed};
 use produce::{ProduceThread, Produced};
 use records::{LARGEST_VALUE, Plan};
 use report::Report;
@@ -43,6 +51,9 @@ use run::Run;
 use verify::{Verified, VerifyThread};
 use view::{Snapshot, View};
 use window::Window;
+
+/// How long the syslog targets may take for the last messages.
+const SYSLOG_STOP: Duration = Duration::from_millis(500);
 
 /// Show a link at work: embedded Kafka, a real ingress and egress, every record compared
 ///
@@ -99,6 +110,8 @@ pub(crate) struct Demo {
     /// Log what both sides do
     #[arg(long, short)]
     verbose: bool,
+    #[command(flatten)]
+    observe: ObserveArguments,
 }
 
 fn size(text: &str) -> Result<u32, String> {
@@ -134,8 +147,10 @@ impl Demo {
         let unavailable = |error: anyhow::Error| Failure::new(Exit::Unavailable, format!("demo: {error:#}"));
         let interrupted = interrupts().map_err(unavailable)?;
         let mut view = View::new(self.json, self.records);
-        self.init_log(&view);
-        let result = self.perform(&mut view, &interrupted);
+        let process = Arc::new(ProcessMetrics::default());
+        let syslog = self.init_log(&view, &process).map_err(unavailable)?;
+        let result = self.perform(&mut view, &interrupted, &self.observe.registry(&process));
+        syslog.stop(SYSLOG_STOP);
         let (report, examples) = match result {
             Ok(found) => found,
             Err(error) => {
@@ -161,22 +176,32 @@ impl Demo {
         self.rate.unwrap_or_else(link::default_rate)
     }
 
-    fn init_log(&self, view: &View) {
+    /// The log goes above the picture, and to the syslog targets, which take what is worth knowing also without `--verbose`.
+    fn init_log(&self, view: &View, process: &Arc<ProcessMetrics>) -> anyhow::Result<Syslog> {
         // That an embedded cluster has no topic ids is nothing the user could do anything about.
         let quiet = "warn,ddc_proxy::source::topics=error";
         let filter = EnvFilter::new(if self.verbose { "info" } else { quiet });
         let colour =
             std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        let (layer, syslog) =
+            syslog::start(&self.observe.syslog, Facility::default(), &self.observe.identity(), process)
+                .context("--syslog")?;
+        let text = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(view.log_writer());
         // The demo is the whole process: nobody has set a log up before.
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_ansi(colour)
-            .with_writer(view.log_writer())
+        let _ = tracing_subscriber::registry()
+            .with(text.with_filter(filter))
+            .with(layer.with_filter(EnvFilter::new("info,ddc_proxy::source::topics=error")))
             .try_init();
+        Ok(syslog)
     }
 
     /// Opens both clusters, and whatever happens then, cleans up.
-    fn perform(&self, view: &mut View, interrupted: &AtomicBool) -> anyhow::Result<(Report, Vec<String>)> {
+    fn perform(
+        &self,
+        view: &mut View,
+        interrupted: &AtomicBool,
+        registry: &Registry,
+    ) -> anyhow::Result<(Report, Vec<String>)> {
         let (seed, run) = (self.seed.map_or_else(random, Ok)?, random()? as u32);
         view.show(&Snapshot { phase: "starting the clusters", ..Snapshot::default() });
         let real = !(self.source_brokers.is_empty() && self.destination_brokers.is_empty());
@@ -192,7 +217,7 @@ impl Demo {
                 return Err(error);
             }
         };
-        let result = self.cross(view, interrupted, seed, &source, &destination);
+        let result = self.cross(view, interrupted, registry, seed, &source, &destination);
         source.remove();
         destination.remove();
         result
@@ -202,6 +227,7 @@ impl Demo {
         &self,
         view: &mut View,
         interrupted: &AtomicBool,
+        registry: &Registry,
         seed: u64,
         source: &Cluster,
         destination: &Cluster,
@@ -220,13 +246,17 @@ impl Demo {
         )?;
         let produce =
             ProduceThread::new(source, plan, Arc::clone(&window), Arc::clone(&produced), self.per_second)?;
-        let link = Link::start(self, seed, source, destination)?;
+        // Nobody kills the demo when a thread stands still; its own time-out ends it.
+        let watchdog = Watchdog::new(None);
+        let link = Link::start(self, seed, source, destination, registry, &watchdog)?;
+        let observed = Observed::start(&self.observe, &link, registry, watchdog)?;
         let verify = thread::Builder::new().name("ddc-demo-verify".into()).spawn(move || verify.run())?;
         let mut run = Run {
             demo: self,
             view,
             interrupted,
             link,
+            observed,
             produced,
             verified,
             window,

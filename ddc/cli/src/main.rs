@@ -4,6 +4,7 @@
 //! line in [`run`]; nothing is listed before it works.
 #![forbid(unsafe_code)]
 
+mod admin_thread;
 mod commands;
 mod demo;
 mod exit;

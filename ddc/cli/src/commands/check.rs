@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ddc_proxy::config::{
     self, ByteSize, Config, EgressConfig, IngressConfig, LinkKey, Loaded, Seal, TopicPattern, check_together,
+    unused_together,
 };
 
 use super::preflight::{self, Preflight};
@@ -44,7 +45,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             wrong.extend(errors.iter().map(|error| format!("{}: {error}", loaded.file.display())));
         }
     }
-    let pages: Vec<String> = right.iter().map(page).collect();
+    let mut pages: Vec<String> = right.iter().map(page).collect();
+    let unused = unused_together(&right);
+    pages.extend((!unused.is_empty()).then(|| format!("{}\n", unused.join("\n"))));
     print(&pages.join("\n"))?;
     if !wrong.is_empty() {
         return Err(Failure { exit: Exit::Config, lines: wrong });
@@ -76,6 +79,15 @@ fn page(loaded: &Loaded<Config>) -> String {
     let socket = admin.socket.as_ref().map(|path| format!("Unix socket {}", path.display()));
     let listeners: Vec<String> = listen.into_iter().chain(socket).collect();
     page.row("admin", if listeners.is_empty() { "none".to_owned() } else { listeners.join(", ") });
+    let telemetry = loaded.config.telemetry();
+    let site = telemetry.site.as_ref().map(|site| format!("site {site}"));
+    let statsd = telemetry.statsd.iter().map(|address| format!("StatsD to {address}"));
+    let syslog = telemetry.syslog.iter().map(|target| format!("syslog to {target}"));
+    let rows: Vec<String> = site.into_iter().chain(statsd).chain(syslog).collect();
+    page.row(
+        "telemetry",
+        if rows.is_empty() { "the admin listener only".to_owned() } else { rows.join(", ") },
+    );
     let items = loaded.config.memory();
     let total = ByteSize(items.iter().map(|item| item.size.bytes()).sum()).rounded();
     page.row("memory", format!("up to {total}"));

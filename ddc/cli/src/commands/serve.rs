@@ -14,18 +14,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use ddc_proxy::admin::{AdminServer, AdminState};
-use ddc_proxy::config::{self, Config, ConfigError, Loaded, check_together};
+use ddc_proxy::config::{self, Config, ConfigError, Loaded, check_together, unused_together};
 use ddc_proxy::egress::{self, Egress};
 use ddc_proxy::ingress::{self, Ingress};
 use ddc_telemetry::log::{self, LogHandle};
 use ddc_telemetry::notify::{self, Watchdog};
-use ddc_telemetry::syslog::{Facility, Target};
+use ddc_telemetry::statsd::Reporter;
 use ddc_telemetry::{Identity, ProcessMetrics, Registry};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use tokio::sync::watch;
 
+use crate::admin_thread::AdminThread;
 use crate::exit::{Exit, Failure};
 
+/// How often readiness, maintenance and certificates are looked at for telemetry.
+const EACH_SECOND: Duration = Duration::from_secs(1);
 /// How often the line that `systemctl status` shows is renewed.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
@@ -129,11 +131,13 @@ impl Proxy {
             (Self::Ingress(ingress), Config::Ingress(config)) => {
                 ingress.rate().set(config.rate);
                 ingress.seal().set(config.seal.clone());
+                ingress.reload_certificates();
             }
             (Self::Egress(egress), Config::Egress(config)) => {
                 if let config::Seal::Aes256Gcm(keys) = &config.seal {
                     egress.reload_keyring(keys);
                 }
+                egress.reload_certificates();
             }
             // The loader of a side yields that side only.
             _ => {}
@@ -160,6 +164,10 @@ fn serve(files: &[PathBuf], load: Load) -> Result<(), Failure> {
             tracing::warn!(file = %loaded.file.display(), line = notice.line, "{}", notice.message);
         }
     }
+    for unused in unused_together(&loaded) {
+        tracing::warn!("{unused}");
+    }
+    let statsd = first.map(|config| config.telemetry().statsd.clone()).unwrap_or_default();
     let unavailable = |error: anyhow::Error| Failure::new(Exit::Unavailable, format!("{error:#}"));
     process.build_info.set(env!("CARGO_PKG_VERSION"), &instance_id());
     process.process_start_timestamp_seconds.set_time(SystemTime::now());
@@ -186,11 +194,20 @@ fn serve(files: &[PathBuf], load: Load) -> Result<(), Failure> {
         }
     }
     let admin = AdminThread::start(admins).map_err(unavailable)?;
+    let views: Vec<_> = proxies.iter().map(Proxy::view).collect();
+    let reporter = Reporter::start(registry, statsd).map_err(|error| {
+        unavailable(anyhow::Error::new(error).context("the thread for StatsD cannot start"))
+    })?;
     tell(notify::ready("running"));
     let sound = watch_over(&proxies, files, load, &signals, &watchdog, &process, &log);
     tell(notify::stopping("draining"));
     tracing::info!("stopping: draining");
     let ended = drain(proxies, &watchdog, &process);
+    // The end of the figures, of the listeners, and last, when `log` is dropped, of the messages.
+    for view in &views {
+        let _ = view.each_second();
+    }
+    reporter.stop();
     admin.stop();
     if sound && ended {
         return Ok(());
@@ -212,7 +229,8 @@ fn watch_over(
     log: &LogHandle,
 ) -> bool {
     let views: Vec<_> = proxies.iter().map(Proxy::view).collect();
-    let mut next_status = Instant::now();
+    let mut problems: Vec<String> = Vec::new();
+    let (mut next_second, mut next_status) = (Instant::now(), Instant::now());
     while !signals.stop.load(Ordering::Relaxed) {
         let now = Instant::now();
         ping(watchdog, process);
@@ -225,10 +243,12 @@ fn watch_over(
         if signals.reload.swap(false, Ordering::Relaxed) {
             reload(proxies, files, load, log);
         }
+        if now >= next_second {
+            next_second = now + EACH_SECOND;
+            problems = views.iter().filter_map(|view| view.each_second().err()).flatten().collect();
+        }
         if now >= next_status {
             next_status = now + STATUS_EVERY;
-            let problems: Vec<String> =
-                views.iter().filter_map(|view| view.ready().err()).flatten().collect();
             tell(notify::status(
                 if problems.is_empty() { "ready".into() } else { problems.join("; ") }.as_str(),
             ));
@@ -326,18 +346,15 @@ fn start_log(
         Some(config::LogFormat::Json) => log::LogFormat::Json,
         _ => log::LogFormat::Text,
     };
-    let (mut targets, mut facility) = (Vec::new(), Facility::default());
-    if let Some(telemetry) = config.map(Config::telemetry) {
-        for target in &telemetry.syslog {
-            targets.push(target.to_string().parse::<Target>().map_err(|error| failed(&error))?);
-        }
-        facility = telemetry.facility.to_string().parse().map_err(|error| failed(&error))?;
-    }
-    log::init(&level, format, &targets, facility, identity, process).map_err(|error| failed(&error))
+    let telemetry = config.map(Config::telemetry);
+    let targets = telemetry.map(|telemetry| telemetry.syslog.as_slice()).unwrap_or_default();
+    let facility = telemetry.map(|telemetry| telemetry.facility.to_string().parse()).transpose();
+    let facility = facility.map_err(|error| failed(&error))?.unwrap_or_default();
+    log::init(&level, format, targets, facility, identity, process).map_err(|error| failed(&error))
 }
 
 /// Tells this run of the process from every other.
-fn instance_id() -> String {
+pub(crate) fn instance_id() -> String {
     let micros = ddc_udp::clock::wall_clock_micros();
     format!("{micros:x}-{:x}", std::process::id())
 }
@@ -367,45 +384,5 @@ impl Signals {
         signal_hook::flag::register(SIGHUP, Arc::clone(&signals.reload))
             .context("signals cannot be caught")?;
         Ok(signals)
-    }
-}
-
-/// The admin listeners of all links, on one thread.
-struct AdminThread {
-    stop: watch::Sender<bool>,
-    thread: JoinHandle<()>,
-}
-
-impl AdminThread {
-    fn start(servers: Vec<AdminServer>) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, stopped) = watch::channel(false);
-        let thread = thread::Builder::new().name("ddc-admin".into()).spawn(move || {
-            runtime.block_on(async {
-                let running: Vec<_> = servers
-                    .into_iter()
-                    .map(|server| {
-                        let mut stopped = stopped.clone();
-                        tokio::spawn(server.run(async move {
-                            // An error means that the process is ending without asking: that is a stop as well.
-                            let _ = stopped.wait_for(|stop| *stop).await;
-                        }))
-                    })
-                    .collect();
-                for server in running {
-                    if let Ok(Err(error)) = server.await {
-                        tracing::error!(%error, "an admin listener has ended");
-                    }
-                }
-            });
-        })?;
-        Ok(Self { stop, thread })
-    }
-
-    fn stop(self) {
-        let _ = self.stop.send(true);
-        if self.thread.join().is_err() {
-            tracing::error!("the admin thread panicked");
-        }
     }
 }

@@ -6,14 +6,13 @@ use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use ddc_proxy::config::{self, BitRate, Rate, SecretKey};
 use ddc_proxy::{egress, ingress};
+use ddc_telemetry::Registry;
 use ddc_telemetry::notify::Watchdog;
-use ddc_telemetry::{Identity, ProcessMetrics, Registry};
 use ddc_udp::{ReceiverOptions, ReceiverSocket};
 use ring::rand::{SecureRandom, SystemRandom};
 use tempfile::TempDir;
@@ -45,6 +44,8 @@ impl Link {
         seed: u64,
         source: &Cluster,
         destination: &Cluster,
+        registry: &Registry,
+        watchdog: &Watchdog,
     ) -> anyhow::Result<Self> {
         // Readable by its owner only, as tempfile makes them.
         let directory = tempfile::tempdir().context("a directory for the demo's configuration")?;
@@ -60,13 +61,9 @@ impl Link {
         let ingress_file = directory.path().join("ingress.toml");
         std::fs::write(&ingress_file, ingress_toml(demo, target, source))?;
 
-        let identity = Identity { process: "demo".to_owned(), site: None };
-        let registry = Registry::new(Arc::new(ProcessMetrics::default()), identity);
-        // Nobody kills the demo when a thread stands still; its own time-out ends it.
-        let watchdog = Watchdog::new(None);
         let options = egress::Options { registry: registry.clone(), watchdog: watchdog.clone() };
         let egress = egress::start(config::load_egress(&egress_file)?.config, &options)?;
-        let options = ingress::Options { registry, watchdog };
+        let options = ingress::Options { registry: registry.clone(), watchdog: watchdog.clone() };
         let ingress = ingress::start(config::load_ingress(&ingress_file)?.config, &options)?;
         Ok(Self { ingress, egress, relay, _directory: directory })
     }

@@ -11,6 +11,7 @@ use ddc_proxy::admin::AdminState as _;
 use super::Demo;
 use super::check::Tally;
 use super::link::Link;
+use super::observe::Observed;
 use super::produce::{ProduceThread, Produced};
 use super::records::TOPICS;
 use super::relay::Relay;
@@ -36,6 +37,7 @@ pub(super) struct Run<'a> {
     pub(super) view: &'a mut View,
     pub(super) interrupted: &'a AtomicBool,
     pub(super) link: Link,
+    pub(super) observed: Observed,
     pub(super) produced: Arc<Produced>,
     pub(super) verified: Arc<Verified>,
     pub(super) window: Arc<Window>,
@@ -118,6 +120,7 @@ impl Run<'_> {
     }
 
     pub(super) fn show(&mut self, phase: &'static str) {
+        self.observed.look_after(Instant::now());
         let (ingress, egress) = (self.link.ingress.metrics(), self.link.egress.metrics());
         let tally = self.verified.state().tally;
         self.view.show(&Snapshot {
@@ -172,5 +175,6 @@ impl Run<'_> {
             let _ = thread.join();
         }
         self.link.stop();
+        self.observed.stop();
     }
 }

@@ -46,9 +46,7 @@ pub use secrets::{Secret, SecretKey};
 pub use telemetry::Telemetry;
 pub use together::{check_together, unused_together};
 pub use units::{BitRate, ByteSize, Rate, Span, ValueError};
-pub use values::{
-    AdminListen, Broker, FecCode, InterfaceName, LinkName, SiteName, SyslogTarget, TopicName, TopicPattern,
-};
+pub use values::{AdminListen, Broker, FecCode, InterfaceName, LinkName, SiteName, TopicName, TopicPattern};
 
 /// Looks up an environment variable; tests hand in their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;

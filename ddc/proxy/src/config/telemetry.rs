@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
+use ddc_telemetry::syslog::Target;
+
 use super::common::Checker;
 use super::raw::{RawTelemetry, SyslogFacility};
-use super::values::{SiteName, SyslogTarget};
+use super::values::SiteName;
 
 /// The most targets of one kind: each costs a copy of everything.
 const MOST_TARGETS: usize = 8;
@@ -19,7 +21,7 @@ pub struct Telemetry {
     /// Where StatsD lines go; every address gets all of them.
     pub statsd: Vec<SocketAddr>,
     /// Where log messages go besides standard error.
-    pub syslog: Vec<SyslogTarget>,
+    pub syslog: Vec<Target>,
     /// The facility of these messages.
     pub facility: SyslogFacility,
 }
@@ -37,13 +39,14 @@ impl Telemetry {
 pub(crate) fn telemetry(raw: RawTelemetry, checker: &mut Checker<'_>) -> Telemetry {
     let RawTelemetry { site, statsd, syslog, syslog_facility } = raw;
     let statsd: Vec<SocketAddr> = statsd.into_iter().map(|endpoint| endpoint.0).collect();
+    let syslog: Vec<Target> = syslog.into_iter().map(|target| target.0).collect();
     targets(checker, "statsd", &statsd);
     targets(checker, "syslog", &syslog);
     for (number, address) in statsd.iter().enumerate() {
         address_of_target(checker, "statsd", number, *address);
     }
     for (number, target) in syslog.iter().enumerate() {
-        if let SyslogTarget::Udp(address) | SyslogTarget::Tcp(address) = target {
+        if let Target::Udp(address) | Target::Tcp(address) = target {
             address_of_target(checker, "syslog", number, *address);
         }
     }
@@ -163,10 +166,10 @@ mod tests {
             ("statsd = [\"0.0.0.0:8125\"]", "names no host; for a collector on this host \"127.0.0.1:8125\""),
             ("statsd = \"127.0.0.1:8125\"", "must be a list"),
             ("statsd = [\"127.0.0.1:1\", \"127.0.0.1:1\"]", "would get everything twice"),
-            ("syslog = [\"/dev/log\"]", "has no transport"),
-            ("syslog = [\"unix://dev/log\"]", "must name an absolute path"),
-            ("syslog = [\"tls://127.0.0.1:1\"]", "known are udp, tcp, unix and unixgram"),
-            ("syslog = [\"udp://127.0.0.1\"]", "has no port"),
+            ("syslog = [\"/dev/log\"]", "it has no transport"),
+            ("syslog = [\"unix://dev/log\"]", "it needs an absolute path"),
+            ("syslog = [\"tls://127.0.0.1:1\"]", "none of udp, tcp, unix, unixgram"),
+            ("syslog = [\"udp://127.0.0.1\"]", "it needs an IP address and a port"),
             ("syslog = [\"tcp://[::]:514\"]", "names no host"),
             ("syslog_facility = \"local9\"", "did you mean"),
             ("statd = []", "did you mean `statsd`?"),

@@ -9,6 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use ddc_telemetry::syslog::{Target, TargetError};
+
 use super::units::{ByteSize, Rate, Span, ValueError};
 
 /// Gives a type that has `FromStr` and `Display` its serde and JSON Schema sides, and lists it in [`FORMATS`].
@@ -150,60 +152,21 @@ impl FromStr for SiteName {
     }
 }
 
-/// Where syslog messages go, with the transport.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum SyslogTarget {
-    /// One datagram a message.
-    Udp(SocketAddr),
-    /// Octet counting; connects again by itself.
-    Tcp(SocketAddr),
-    /// A Unix stream socket, as TCP.
-    Unix(PathBuf),
-    /// A Unix datagram socket such as `/dev/log`.
-    UnixDatagram(PathBuf),
-}
+/// Where syslog messages go, with the transport; what is right is said in [`ddc_telemetry::syslog`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SyslogTarget(pub(crate) Target);
 
 impl FromStr for SyslogTarget {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        const EXAMPLES: &str = "\"unixgram:///dev/log\", \"udp://127.0.0.1:5140\", \"tcp://127.0.0.1:5140\" or \"unix:///run/vector/syslog.sock\"";
-        let wrong = |why: String| ValueError::new(format!("{text:?} {why}; for example {EXAMPLES}"));
-        let (scheme, rest) =
-            text.split_once("://").ok_or_else(|| wrong("has no transport before \"://\"".to_owned()))?;
-        let address = || rest.parse::<Endpoint>().map(|endpoint| endpoint.0);
-        let path = || {
-            let path = PathBuf::from(rest);
-            if !path.is_absolute() {
-                return Err(wrong("must name an absolute path: three slashes".to_owned()));
-            }
-            if rest.contains(char::is_control) {
-                return Err(wrong("has a control character".to_owned()));
-            }
-            // sun_path holds 108 bytes, the last of which is zero.
-            if rest.len() > 107 {
-                return Err(wrong("is longer than the 107 bytes of a socket's path".to_owned()));
-            }
-            Ok(path)
-        };
-        match scheme {
-            "udp" => address().map(Self::Udp),
-            "tcp" => address().map(Self::Tcp),
-            "unix" => path().map(Self::Unix),
-            "unixgram" => path().map(Self::UnixDatagram),
-            _ => Err(wrong(format!("has the transport {scheme:?}; known are udp, tcp, unix and unixgram"))),
-        }
+        text.parse().map(Self).map_err(|error: TargetError| ValueError::new(error.to_string()))
     }
 }
 
 impl fmt::Display for SyslogTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Udp(address) => write!(f, "udp://{address}"),
-            Self::Tcp(address) => write!(f, "tcp://{address}"),
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::UnixDatagram(path) => write!(f, "unixgram://{}", path.display()),
-        }
+        self.0.fmt(f)
     }
 }
 
