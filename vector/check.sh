@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-quick= oldest=
+quick='' oldest=''
 case ${1:-} in
   --quick) quick=1 ;;
   --oldest-vrl) oldest=1 ;;
