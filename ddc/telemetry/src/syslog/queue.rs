@@ -173,15 +173,14 @@ impl Queue {
         self.state().must_end()
     }
 
-    /// The writer has ended: tells how many messages that leaves unsent.
-    pub(super) fn ended(&self) -> u64 {
+    /// The writer has ended: `count` is told how many messages that leaves unsent, before anyone learns of the end.
+    pub(super) fn ended(&self, count: impl FnOnce(u64)) {
         let mut state = self.state();
-        let left = state.waiting.len() as u64 + u64::from(state.in_hand);
+        count(state.waiting.len() as u64 + u64::from(state.in_hand));
         state.waiting.clear();
         (state.bytes, state.in_hand, state.ended) = (0, false, true);
         drop(state);
         self.done.notify_all();
-        left
     }
 
     /// Waits until all that was pushed before is sent or dropped, at most until `until`, and not at all for a target in trouble.

@@ -8,7 +8,8 @@
 //! | Unix datagram | datagram | each message goes to the path, not to a socket found once |
 //!
 //! A stream that fails inside a frame is closed, and the whole frame goes over the next one: a collector never sees the rest of
-//! a frame as the beginning of another. What the kernel has taken and the collector had not read when it died is lost unseen.
+//! a frame as the beginning of another. What the kernel has taken and the collector had not read when it died, or when a stream was
+//! given up, is lost unseen.
 //!
 //! Everything here may block for [`Timing::write`] at most (connecting: [`Timing::connect`]); only the writer's thread calls it.
 

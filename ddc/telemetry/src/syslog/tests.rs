@@ -115,6 +115,8 @@ fn read_for(stream: &mut impl Read, until: impl Fn(&[u8]) -> bool) -> Vec<u8> {
             Ok(0) => break,
             Ok(read) => all.extend_from_slice(&part[..read]),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            // A connection given up while this end did not read: the kernel throws away what it still held.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
             Err(error) => panic!("{error}"),
         }
     }
@@ -235,7 +237,7 @@ fn tcp_reader_stands_still() {
     let sent_while_stalled = process.sent();
     assert!(sent_while_stalled < logged - 500);
     let bytes = read_for(&mut stream, |bytes| {
-        bytes.len() % 7 == 0 && process.sent() + process.dropped() == logged && {
+        process.sent() + process.dropped() == logged && {
             let (numbers, rest) = frames(bytes);
             rest.is_empty() && numbers.last() == Some(&(logged - 1))
         }
@@ -281,7 +283,8 @@ fn a_frame_torn_by_a_reconnect_is_sent_again_whole() {
         "the torn frame is the first one of the new connection, and nothing comes twice"
     );
     process.wait_for("all counted", |process| process.sent() + process.dropped() == logged);
-    assert_eq!(process.sent(), (first.len() + second.len()) as u64);
+    // What the kernel held of the old connection may be lost with it, unseen.
+    assert!((first.len() + second.len()) as u64 <= process.sent());
 }
 
 #[test]

@@ -152,7 +152,7 @@ struct Ended {
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.metrics.syslog_messages_dropped.add(self.queue.ended());
+        self.queue.ended(|left| self.metrics.syslog_messages_dropped.add(left));
     }
 }
 
