@@ -63,15 +63,17 @@ pub(crate) enum CertificateError {
 }
 
 impl Certificates {
-    /// The files that these settings name; the system's own authorities are not looked at.
-    pub(crate) fn of(client: &ClientSettings) -> Self {
-        let named = [
-            (Certificate::Ca, client.tls.ca_file.clone()),
-            (Certificate::Client, client.tls.certificate_file.clone()),
-        ];
-        let used = named.into_iter().filter(|_| client.protocol.uses_tls());
+    /// The files that these settings name; the system's own authorities are not looked at. A link without Kafka has none.
+    pub(crate) fn of(client: Option<&ClientSettings>) -> Self {
+        let client = client.filter(|client| client.protocol.uses_tls());
+        let named = client.map(|client| {
+            [
+                (Certificate::Ca, client.tls.ca_file.clone()),
+                (Certificate::Client, client.tls.certificate_file.clone()),
+            ]
+        });
         Self {
-            files: used.filter_map(|(which, file)| Some((which, file?))).collect(),
+            files: named.into_iter().flatten().filter_map(|(which, file)| Some((which, file?))).collect(),
             next: Mutex::new(Next { at: Instant::now(), told: false }),
             reading: Arc::default(),
         }
@@ -256,9 +258,9 @@ l3CBDhOMRkRUAiEAzqeOysU1UxFaKTPmkseK8Tllpbp9jdFXHfLkqorE+0M=
         let mut settings = ClientSettings::plaintext(["b:1"], "t");
         settings.tls.ca_file = Some(ca.clone());
         settings.tls.certificate_file = Some(client);
-        assert!(Certificates::of(&settings).files.is_empty(), "without TLS no file is used");
+        assert!(Certificates::of(Some(&settings)).files.is_empty(), "without TLS no file is used");
         settings.protocol = SecurityProtocol::Ssl;
-        let certificates = Certificates::of(&settings);
+        let certificates = Certificates::of(Some(&settings));
         let metrics = Arc::new(LinkMetrics::egress("t"));
         let ends = |now: Instant| {
             certificates.serve(now, &metrics);

@@ -135,6 +135,21 @@ impl ReceiverSocket {
         }
     }
 
+    /// Waits up to `timeout` until one of `sockets` has something for [`receive`](Self::receive). `false`: none has, or a
+    /// signal ended the wait. For a thread that serves several.
+    pub fn wait_for_any<'a>(
+        sockets: impl IntoIterator<Item = &'a ReceiverSocket>,
+        timeout: Duration,
+    ) -> io::Result<bool> {
+        let mut waiting: Vec<_> =
+            sockets.into_iter().map(|one| PollFd::new(&one.socket, PollFlags::IN)).collect();
+        match poll(&mut waiting, Some(&timespec(timeout.min(LONGEST_WAIT)))) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Datagrams that the kernel has thrown away at this socket since it was opened: its queue was full, or (rarely) the
     /// UDP checksum was wrong. Never falls. Brought up to date by [`receive`](Self::receive).
     pub fn socket_drops(&self) -> u64 {
@@ -236,6 +251,22 @@ mod tests {
             peer.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
             assert!(peer.recv(&mut [0; 8]).is_err(), "a byte went back");
         }
+    }
+
+    #[test]
+    fn any_of_several_sockets_ends_the_wait() {
+        let open = || ReceiverSocket::open(&ReceiverOptions::new("127.0.0.1:0".parse().unwrap())).unwrap();
+        let mut receivers = [open(), open()];
+        let begun = Instant::now();
+        assert!(!ReceiverSocket::wait_for_any(&receivers, Duration::from_millis(20)).unwrap());
+        assert!(begun.elapsed() >= Duration::from_millis(20));
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.send_to(b"", receivers[1].local_addr()).unwrap();
+        assert!(ReceiverSocket::wait_for_any(&receivers, Duration::from_secs(10)).unwrap());
+        let mut batch = ReceiveBatch::with_room(1);
+        assert_eq!(receivers[0].receive(&mut batch, Duration::ZERO).unwrap(), 0);
+        assert_eq!(receivers[1].receive(&mut batch, Duration::ZERO).unwrap(), 1);
+        assert!(!ReceiverSocket::wait_for_any(&receivers, Duration::ZERO).unwrap());
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use ddc_proxy::config::{
-    self, ByteSize, Config, EgressConfig, IngressConfig, LinkKey, Loaded, Seal, TopicPattern, check_together,
-    unused_together,
+    self, ByteSize, Config, EgressConfig, IngressConfig, KafkaSink, KafkaSource, LinkKey, Loaded, Seal, Sink,
+    Source, Stream, TopicPattern, check_together, unused_together,
 };
 
 use super::preflight::{self, Preflight};
@@ -41,7 +41,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     wrong.extend(check_together(&right));
     for loaded in &right {
         // Finds what only librdkafka's own start finds, such as a certificate that does not fit its key.
-        if let Err(errors) = loaded.config.kafka().try_out(&loaded.config.kafka_role()) {
+        let tried = loaded.config.kafka().map(|(client, role)| client.try_out(&role));
+        if let Some(Err(errors)) = tried {
             wrong.extend(errors.iter().map(|error| format!("{}: {error}", loaded.file.display())));
         }
     }
@@ -129,7 +130,29 @@ fn ingress(page: &mut Page, config: &IngressConfig) {
         Seal::None => page.row("seal", "none: NOT PROTECTED"),
         Seal::Aes256Gcm(key) => page.row("seal", format!("AES-256-GCM, {}", shown(key))),
     }
-    let source = &config.source;
+    match &config.source {
+        Source::Kafka(source) => kafka_source(page, source),
+        Source::Udp(source) => {
+            streams(page, "reads", "UDP on", &source.streams);
+            let (longest, buffer) = (source.max_datagram, source.receive_buffer);
+            page.row(
+                "",
+                format!(
+                    "datagrams of up to {longest}; a socket buffer of {buffer} each is asked of the kernel"
+                ),
+            );
+        }
+    }
+}
+
+/// One row per stream.
+fn streams(page: &mut Page, label: &str, what: &str, streams: &[Stream]) {
+    for (number, Stream { name, address }) in streams.iter().enumerate() {
+        page.row(if number == 0 { label } else { "" }, format!("stream {name}: {what} {address}"));
+    }
+}
+
+fn kafka_source(page: &mut Page, source: &KafkaSource) {
     page.row(
         "reads",
         format!("Kafka {} ({})", source.client.brokers.join(", "), source.client.protocol.name()),
@@ -151,7 +174,16 @@ fn egress(page: &mut Page, config: &EgressConfig) {
             page.row("seal", format!("AES-256-GCM, {}", keys.join("; ")));
         }
     }
-    let sink = &config.sink;
+    match &config.sink {
+        Sink::Kafka(sink) => kafka_sink(page, sink),
+        Sink::Udp(sink) => {
+            streams(page, "writes", "UDP to", &sink.streams);
+            page.row("", format!("late datagrams: {}", sink.late));
+        }
+    }
+}
+
+fn kafka_sink(page: &mut Page, sink: &KafkaSink) {
     page.row("writes", format!("Kafka {} ({})", sink.client.brokers.join(", "), sink.client.protocol.name()));
     let names = match (sink.topic_prefix.as_str(), sink.rename.len() + sink.rename_regex.len()) {
         ("", 0) => "topics keep their names".to_owned(),

@@ -55,19 +55,22 @@ fn tables(out: &mut String, table: &Map<String, Value>, path: &[&str], side: Sid
             out.push('\n');
             comment(out, key.description());
             put(out, format_args!("#[{header}]\n"));
-            let sample = if key.name == "properties" {
-                "\"socket.keepalive.enable\" = true"
-            } else {
-                "\"orders\" = \"plant-a.orders\""
-            };
-            put(out, format_args!("#{sample}\n"));
+            match key.example().and_then(Value::as_object) {
+                Some(sample) => {
+                    for (name, value) in sample {
+                        put(out, format_args!("#{name} = {}\n", toml_text(value)));
+                    }
+                }
+                None if key.name == "properties" => out.push_str("#\"socket.keepalive.enable\" = true\n"),
+                None => out.push_str("#\"orders\" = \"plant-a.orders\"\n"),
+            }
         }
     }
 }
 
-/// A table that is not there by default and changes what the program does when it is: `[….sasl]`, `[….tls]`.
+/// A table that is not there by default and changes what the program does when it is: `[….sasl]`, `[….tls]`, `[….udp]`.
 fn is_optional(key: &Key<'_>) -> bool {
-    matches!(key.name, "sasl" | "tls")
+    matches!(key.name, "sasl" | "tls" | "udp")
 }
 
 fn keys(out: &mut String, table: &Map<String, Value>, off: &str, side: Side) {

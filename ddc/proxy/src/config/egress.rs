@@ -1,4 +1,4 @@
-//! A validated egress: a link that receives and a Kafka sink.
+//! A validated egress: a link that receives and a sink.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +14,7 @@ use super::common::{
 use super::kafka::client;
 use super::raw::{LateRecords, PartitionMode, RawEgress, RawKafkaSink, RawRenameRegex};
 use super::telemetry::{Telemetry, telemetry};
+use super::udp::{UdpSink, udp_sink};
 use super::units::{ByteSize, Span};
 use super::values::{LinkName, TopicName, TopicPrefix};
 
@@ -30,8 +31,10 @@ pub struct EgressConfig {
     pub seal: Seal<Vec<LinkKey>>,
     /// How datagrams become records again.
     pub receive: Receive,
+    /// What may wait between link and destination; full = drop, counted, reported.
+    pub buffer: ByteSize,
     /// Where records go.
-    pub sink: KafkaSink,
+    pub sink: Sink,
     /// The admin listener.
     pub admin: Admin,
     /// The log.
@@ -53,9 +56,16 @@ pub struct Receive {
 
 /// Where records go.
 #[derive(Debug, Clone)]
+pub enum Sink {
+    /// A Kafka cluster.
+    Kafka(Box<KafkaSink>),
+    /// UDP datagrams.
+    Udp(UdpSink),
+}
+
+/// A Kafka cluster that is written.
+#[derive(Debug, Clone)]
 pub struct KafkaSink {
-    /// What may wait between link and destination; full = drop, counted, reported.
-    pub buffer: ByteSize,
     /// How the cluster is reached.
     pub client: ClientSettings,
     /// What is put before every topic's name that is not renamed.
@@ -90,25 +100,42 @@ pub struct RenameRegex {
 /// What may be with librdkafka, not acknowledged by the destination; it takes at least two of the largest records.
 const PRODUCE_QUEUE: ByteSize = ByteSize::mib(32);
 
+/// A UDP sink has nothing on its way: this only bounds what waits in the queue.
+const UDP_DRAIN: Duration = Duration::from_secs(5);
+
 /// How long librdkafka waits for more records of a partition: throughput for a delay nobody sees behind a link.
 const PRODUCE_LINGER: Duration = Duration::from_millis(5);
 
 impl EgressConfig {
-    /// How the Kafka client of this link is set up: `config.sink.client.build(&config.kafka_role())`.
-    pub fn kafka_role(&self) -> Role {
-        role(self.receive.max_record_bytes)
+    /// The Kafka client that this link writes with, if it does.
+    pub fn kafka(&self) -> Option<(&ClientSettings, Role)> {
+        match &self.sink {
+            Sink::Kafka(sink) => Some((&sink.client, KafkaSink::role(self.receive.max_record_bytes))),
+            Sink::Udp(_) => None,
+        }
+    }
+
+    /// How long a stop waits for the destination.
+    pub fn drain_timeout(&self) -> Duration {
+        match &self.sink {
+            Sink::Kafka(sink) => sink.drain_timeout,
+            Sink::Udp(_) => UDP_DRAIN,
+        }
     }
 
     /// The memory that this link may use, by purpose.
     pub fn memory(&self) -> Vec<MemoryItem> {
         let records = ByteSize(self.receive.max_record_bytes.0 * RECORDS_IN_FLIGHT);
-        vec![
+        let mut items = vec![
             MemoryItem { purpose: "process", size: BASE_MEMORY },
             MemoryItem { purpose: "incomplete blocks ([link.receive] window)", size: self.receive.window },
-            MemoryItem { purpose: "waiting for the destination ([sink] buffer)", size: self.sink.buffer },
-            MemoryItem { purpose: "with Kafka, not acknowledged", size: PRODUCE_QUEUE },
-            MemoryItem { purpose: "3 × the largest record", size: records },
-        ]
+            MemoryItem { purpose: "waiting for the destination ([sink] buffer)", size: self.buffer },
+        ];
+        if matches!(self.sink, Sink::Kafka(_)) {
+            items.push(MemoryItem { purpose: "with Kafka, not acknowledged", size: PRODUCE_QUEUE });
+        }
+        items.push(MemoryItem { purpose: "3 × the largest record", size: records });
+        items
     }
 }
 
@@ -157,7 +184,16 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
     record_size(checker, &["link", "receive"], receive.max_record_bytes, sink.buffer, "[sink] buffer");
     let telemetry = telemetry(raw_telemetry, checker);
     let admin = admin(&raw_admin, Side::Egress, raw_link.common.id, checker);
-    let sink = kafka_sink(sink.buffer, sink.kafka, &raw_link.common.name, receive.max_record_bytes, checker);
+    let buffer = sink.buffer;
+    let sink = match (sink.kafka, sink.udp) {
+        (Some(kafka), None) => {
+            let sink = kafka_sink(kafka, &raw_link.common.name, receive.max_record_bytes, checker);
+            Some(Sink::Kafka(Box::new(sink)))
+        }
+        (None, Some(udp)) => Some(Sink::Udp(udp_sink(udp, listen, checker))),
+        // Said already: see `one_end`.
+        _ => None,
+    };
 
     Some(Box::new(EgressConfig {
         link: settings,
@@ -169,7 +205,8 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
             window: receive.window,
             max_record_bytes: receive.max_record_bytes,
         },
-        sink,
+        buffer,
+        sink: sink?,
         admin,
         log: log.into(),
         telemetry,
@@ -177,7 +214,6 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
 }
 
 fn kafka_sink(
-    buffer: ByteSize,
     raw: RawKafkaSink,
     link: &LinkName,
     max_record_bytes: ByteSize,
@@ -217,7 +253,6 @@ fn kafka_sink(
     let replication_factor = u16::try_from(raw.replication_factor).ok();
     let client = client(raw.client, link, &role(max_record_bytes), ["sink", "kafka"], checker);
     KafkaSink {
-        buffer,
         client,
         topic_prefix: raw.topic_prefix,
         rename,
@@ -266,6 +301,11 @@ fn rename_pattern(raw: &RawRenameRegex) -> Result<RenameRegex, String> {
 }
 
 impl KafkaSink {
+    /// How its producer is set up: `sink.client.build(&KafkaSink::role(config.receive.max_record_bytes))`.
+    pub fn role(max_record_bytes: ByteSize) -> Role {
+        role(max_record_bytes)
+    }
+
     /// The destination topic of a source topic: `rename`, else the first pattern, else the prefix.
     ///
     /// The result can be no valid topic name when a prefix or a pattern makes it too long.

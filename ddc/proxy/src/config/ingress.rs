@@ -1,4 +1,4 @@
-//! A validated ingress: a Kafka source and a link that sends.
+//! A validated ingress: a source and a link that sends.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::raw::{
     CommitOnStop, Compression, RawIngress, RawIngressLink, RawKafkaSource, StartAt, default_rate,
 };
 use super::telemetry::{Telemetry, telemetry};
+use super::udp::{UdpSource, udp_source};
 use super::units::{BitRate, ByteSize, Rate, Span};
 use super::values::{FecCode, LinkName, TopicPattern};
 
@@ -32,7 +33,7 @@ pub struct IngressConfig {
     pub rate: Rate,
     /// The longest burst, as time on the wire at `rate`.
     pub burst: Duration,
-    /// What may wait packed; full = Kafka is paused.
+    /// What may wait packed; full = Kafka is paused, UDP datagrams are dropped and counted.
     pub buffer: ByteSize,
     /// The active key, or none.
     pub seal: Seal<LinkKey>,
@@ -41,7 +42,7 @@ pub struct IngressConfig {
     /// How records become blocks.
     pub pack: Pack,
     /// Where records come from.
-    pub source: KafkaSource,
+    pub source: Source,
     /// The admin listener.
     pub admin: Admin,
     /// The log.
@@ -74,6 +75,15 @@ pub struct Pack {
     pub max_record_bytes: ByteSize,
 }
 
+/// Where records come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A consumer group's share of a Kafka cluster.
+    Kafka(Box<KafkaSource>),
+    /// UDP datagrams.
+    Udp(UdpSource),
+}
+
 /// A member of a consumer group.
 #[derive(Debug, Clone)]
 pub struct KafkaSource {
@@ -99,25 +109,43 @@ const LONGEST_COMMIT_DELAY: Duration = Duration::from_hours(1);
 /// What librdkafka may have fetched and not handed over yet.
 const FETCH_QUEUE: ByteSize = ByteSize::mib(16);
 
+/// Waiting longer than this for the link is worth a notice when the source cannot wait.
+const STALE: Duration = Duration::from_secs(10);
+
 /// The egress's default `window`: what interleaving must not exceed unless both sides know.
 const DEFAULT_WINDOW: ByteSize = ByteSize::mib(32);
 
 impl IngressConfig {
     /// The memory that this link may use, by purpose.
     pub fn memory(&self) -> Vec<MemoryItem> {
-        let records = ByteSize(self.pack.max_record_bytes.0 * RECORDS_IN_FLIGHT);
+        let records = ByteSize(self.largest_record().0 * RECORDS_IN_FLIGHT);
+        let read = match &self.source {
+            Source::Kafka(_) => MemoryItem { purpose: "fetched from Kafka", size: FETCH_QUEUE },
+            Source::Udp(source) => MemoryItem { purpose: "datagrams of one read", size: source.read_bytes() },
+        };
         vec![
             MemoryItem { purpose: "process", size: BASE_MEMORY },
-            MemoryItem { purpose: "fetched from Kafka", size: FETCH_QUEUE },
+            read,
             MemoryItem { purpose: "packed, waiting for the link ([link] buffer)", size: self.buffer },
             MemoryItem { purpose: "blocks being sent (FEC, interleave)", size: self.blocks_in_flight() },
             MemoryItem { purpose: "3 × the largest record", size: records },
         ]
     }
 
-    /// How the Kafka client of this link is set up: `config.source.client.build(&config.kafka_role())`.
-    pub fn kafka_role(&self) -> Role {
-        role(&self.source.group, self.pack.max_record_bytes)
+    /// The largest record that is packed.
+    pub fn largest_record(&self) -> ByteSize {
+        match &self.source {
+            Source::Kafka(_) => self.pack.max_record_bytes,
+            Source::Udp(source) => source.max_datagram,
+        }
+    }
+
+    /// The Kafka client that this link reads with, if it does.
+    pub fn kafka(&self) -> Option<(&ClientSettings, Role)> {
+        match &self.source {
+            Source::Kafka(source) => Some((&source.client, source.role(self.pack.max_record_bytes))),
+            Source::Udp(_) => None,
+        }
     }
 
     /// What 2·D blocks take: the symbols that may be on their way at once, at both ends of the link.
@@ -157,11 +185,21 @@ pub(crate) fn validate(raw: RawIngress, checker: &mut Checker<'_>) -> Option<Box
         let message = format!("`buffer` in [link]: {buffer} is out of range; it can be 1MiB to 64GiB");
         checker.problem(&["link", "buffer"], message);
     }
-    record_size(checker, &["link", "pack"], pack.max_record_bytes, buffer, "[link] buffer");
+    if source.udp.is_none() {
+        record_size(checker, &["link", "pack"], pack.max_record_bytes, buffer, "[link] buffer");
+    }
     let telemetry = telemetry(raw_telemetry, checker);
     let admin = admin(&raw_admin, Side::Ingress, raw_link.common.id, checker);
-    let source =
-        kafka_source(source.kafka, &raw_link.common.name, checker, pack.linger, pack.max_record_bytes);
+    let source = match (source.kafka, source.udp) {
+        (Some(kafka), None) => {
+            let name = &raw_link.common.name;
+            let source = kafka_source(kafka, name, checker, pack.linger, pack.max_record_bytes);
+            Some(Source::Kafka(Box::new(source)))
+        }
+        (None, Some(udp)) => Some(Source::Udp(udp_source(udp, target, checker))),
+        // Said already: see `one_end`.
+        _ => None,
+    };
 
     let config = IngressConfig {
         link: settings,
@@ -178,7 +216,7 @@ pub(crate) fn validate(raw: RawIngress, checker: &mut Checker<'_>) -> Option<Box
             level: pack.level,
             max_record_bytes: pack.max_record_bytes,
         },
-        source,
+        source: source?,
         admin,
         log: log.into(),
         telemetry,
@@ -192,10 +230,27 @@ pub(crate) fn validate(raw: RawIngress, checker: &mut Checker<'_>) -> Option<Box
             ),
         );
     }
+    stale(&config, checker);
     if config.fec.code.repair == 0 {
         checker.notice(&["link", "fec", "code"], "no repair symbols: every lost datagram is a lost block");
     }
     Some(Box::new(config))
+}
+
+/// A datagram that waits long is carried all the same; whoever reads measurements or messages should know.
+fn stale(config: &IngressConfig, checker: &mut Checker<'_>) {
+    if let (Source::Udp(_), Rate::Limited(rate)) = (&config.source, config.rate) {
+        let seconds = config.buffer.0 * 8 / rate.bits_per_second();
+        if seconds >= STALE.as_secs() {
+            checker.notice(
+                &["link", "buffer"],
+                format!(
+                    "buffer = \"{}\" holds what rate = \"{rate}\" sends in {seconds} s: so late can datagrams be when more come than are sent; a smaller buffer drops them earlier",
+                    config.buffer
+                ),
+            );
+        }
+    }
 }
 
 fn at_most(checker: &mut Checker<'_>, path: &[&str], value: Span, most: Duration) {
@@ -309,6 +364,13 @@ fn kafka_source(
         commit_delay: delay.0,
         commit_on_stop: raw.commit_on_stop,
         topic_epoch: raw.topic_epoch,
+    }
+}
+
+impl KafkaSource {
+    /// How its client is set up: `source.client.build(&source.role(config.pack.max_record_bytes))`.
+    pub fn role(&self, max_record_bytes: ByteSize) -> Role {
+        role(&self.group, max_record_bytes)
     }
 }
 

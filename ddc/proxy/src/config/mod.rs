@@ -22,6 +22,7 @@ mod schema;
 mod secrets;
 mod telemetry;
 mod together;
+mod udp;
 mod units;
 mod values;
 mod walk;
@@ -34,19 +35,22 @@ use ddc_kafka::settings::{ClientSettings, Role};
 pub use common::{Admin, LinkKey, LinkSettings, Log, MemoryItem, Mtu, Seal};
 pub use default_file::default_file;
 pub use document::configuration_page;
-pub use egress::{EgressConfig, KafkaSink, Receive, RenameRegex};
-pub use ingress::{Fec, IngressConfig, KafkaSource, Pack};
+pub use egress::{EgressConfig, KafkaSink, Receive, RenameRegex, Sink};
+pub use ingress::{Fec, IngressConfig, KafkaSource, Pack, Source};
 pub use problem::{ConfigError, Remark};
 pub use raw::{
-    CommitOnStop, Compression, LateRecords, LogFormat, LogLevel, PartitionMode, SaslMechanism, SealMode,
-    SecurityProtocol, StartAt, SyslogFacility,
+    CommitOnStop, Compression, LateDatagrams, LateRecords, LogFormat, LogLevel, PartitionMode, SaslMechanism,
+    SealMode, SecurityProtocol, StartAt, SyslogFacility,
 };
 pub use schema::schema;
 pub use secrets::{Secret, SecretKey};
 pub use telemetry::Telemetry;
 pub use together::{check_together, unused_together};
+pub use udp::{Stream, UdpSink, UdpSource};
 pub use units::{BitRate, ByteSize, Rate, Span, ValueError};
-pub use values::{AdminListen, Broker, FecCode, InterfaceName, LinkName, SiteName, TopicName, TopicPattern};
+pub use values::{
+    AdminListen, Broker, FecCode, InterfaceName, LinkName, SiteName, StreamName, TopicName, TopicPattern,
+};
 
 /// Looks up an environment variable; tests hand in their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -173,7 +177,8 @@ pub fn parse(
         return Err(ConfigError::of_file(file, wrong_side(wanted)));
     }
     let other = if actual == Side::Ingress { Side::Egress } else { Side::Ingress };
-    let problems = document.check(&schema(actual), &schema(other));
+    let mut problems = document.check(&schema(actual), &schema(other));
+    problems.extend(one_end(&document, actual));
     if !problems.is_empty() {
         // Values that belong together are only compared when each is right by itself.
         return Err(failed(problems));
@@ -207,6 +212,24 @@ fn side_of(document: &walk::Document<'_>) -> Option<Side> {
             _ => None,
         },
     }
+}
+
+/// What is wrong when not exactly one kind of source, or sink, is there.
+fn one_end(document: &walk::Document<'_>, side: Side) -> Option<Remark> {
+    let (end, whose, example) = match side {
+        Side::Ingress => ("source", "an ingress", "brokers = [\"localhost:9092\"], topics = [\"orders\"]"),
+        Side::Egress => ("sink", "an egress", "brokers = [\"localhost:9092\"]"),
+    };
+    let message = match (document.has(&[end, "kafka"]), document.has(&[end, "udp"])) {
+        (true, false) | (false, true) => return None,
+        (true, true) => format!(
+            "[{end}.kafka] and [{end}.udp] are both there: a link has one {end}; keep one, and give the other a link of its own"
+        ),
+        (false, false) => format!(
+            "no {end}: {whose} has [{end}.kafka] or [{end}.udp]; for example: [{end}.kafka] {example}; or [{end}.udp] streams = {{ syslog = \"127.0.0.1:5141\" }}"
+        ),
+    };
+    Some(Remark { line: document.line(&[end, "udp"]), message })
 }
 
 fn wrong_side(wanted: Side) -> String {
@@ -257,19 +280,11 @@ impl Config {
         }
     }
 
-    /// How the Kafka cluster is reached.
-    pub fn kafka(&self) -> &ClientSettings {
+    /// How the Kafka cluster is reached and what the client is for, if the link reads or writes one.
+    pub fn kafka(&self) -> Option<(&ClientSettings, Role)> {
         match self {
-            Self::Ingress(config) => &config.source.client,
-            Self::Egress(config) => &config.sink.client,
-        }
-    }
-
-    /// What the Kafka client is for.
-    pub fn kafka_role(&self) -> Role {
-        match self {
-            Self::Ingress(config) => config.kafka_role(),
-            Self::Egress(config) => config.kafka_role(),
+            Self::Ingress(config) => config.kafka(),
+            Self::Egress(config) => config.kafka(),
         }
     }
 

@@ -81,6 +81,16 @@ impl Fixture {
     }
 }
 
+fn kafka_source(config: &IngressConfig) -> &KafkaSource {
+    let Source::Kafka(source) = &config.source else { panic!("Kafka") };
+    source
+}
+
+fn kafka_sink(config: &EgressConfig) -> &KafkaSink {
+    let Sink::Kafka(sink) = &config.sink else { panic!("Kafka") };
+    sink
+}
+
 /// The ingress file with a line put after the header of a table.
 fn with(text: &str, header: &str, line: &str) -> String {
     let header = format!("{header}\n");
@@ -114,15 +124,128 @@ fn the_smallest_files_are_right_and_have_the_documented_defaults() {
     let ingress = fixture.ingress(INGRESS);
     assert_eq!(ingress.link.mtu.symbol_size(ingress.target.ip()), 1412);
     assert_eq!(ingress.rate.to_string(), "800Mbit/s");
-    assert_eq!(ingress.source.group, "ddc-plant-a");
+    assert_eq!(kafka_source(&ingress).group, "ddc-plant-a");
     assert_eq!(ingress.link.state_dir, PathBuf::from("/var/lib/ddc/plant-a"));
     assert_eq!(ingress.admin.listen.unwrap().to_string(), "127.0.0.1:9641");
-    assert_eq!(ingress.source.commit_delay.as_secs(), 30);
+    assert_eq!(kafka_source(&ingress).commit_delay.as_secs(), 30);
     assert!(matches!(&ingress.seal, Seal::Aes256Gcm(key) if key.key.expose()[0] == 0x01));
     let egress = fixture.egress(EGRESS);
     assert_eq!(egress.admin.listen.unwrap().to_string(), "127.0.0.1:9661");
-    assert_eq!(egress.sink.replication_factor, None);
-    assert!(egress.sink.create_topics && egress.sink.provenance);
+    assert_eq!(kafka_sink(&egress).replication_factor, None);
+    assert!(kafka_sink(&egress).create_topics && kafka_sink(&egress).provenance);
+}
+
+/// The two files of a telemetry link.
+const UDP_INGRESS: &str = r#"[link]
+name = "telemetry"
+id = 2
+target = "198.18.0.2:7402"
+rate = "2Mbit/s"
+buffer = "1MiB"
+[[link.keys]]
+id = 1
+file = "a.key"
+[source.udp]
+streams = { statsd = "127.0.0.1:8126", syslog = "127.0.0.1:5141" }
+"#;
+
+const UDP_EGRESS: &str = r#"[link]
+name = "telemetry"
+id = 2
+listen = "0.0.0.0:7402"
+[[link.keys]]
+id = 1
+file = "a.key"
+[sink.udp]
+streams = { statsd = "127.0.0.1:8127", syslog = "127.0.0.1:5142" }
+"#;
+
+#[test]
+fn streams_of_datagrams_are_configured_and_what_is_wrong_with_them_is_named() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.said("ingress.toml", UDP_INGRESS), "ok");
+    assert_eq!(fixture.said("egress.toml", UDP_EGRESS), "ok");
+    let ingress = fixture.ingress(UDP_INGRESS);
+    let Source::Udp(source) = &ingress.source else { panic!("UDP") };
+    let shown: Vec<String> = source.streams.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["statsd 127.0.0.1:8126", "syslog 127.0.0.1:5141"]);
+    assert_eq!((source.max_datagram, source.receive_buffer), (ByteSize(8 << 10), ByteSize(4 << 20)));
+    assert!(ingress.kafka().is_none() && ingress.largest_record() == source.max_datagram);
+    let total: u64 = ingress.memory().iter().map(|item| item.size.bytes()).sum();
+    assert!(total < 40 << 20, "{:?}", ingress.memory());
+    let egress = fixture.egress(UDP_EGRESS);
+    let Sink::Udp(sink) = &egress.sink else { panic!("UDP") };
+    assert_eq!((sink.streams.len(), sink.late), (2, LateDatagrams::Pass));
+    assert!(egress.memory().iter().all(|item| !item.purpose.contains("Kafka")), "{:?}", egress.memory());
+
+    let streams = "streams = { statsd = \"127.0.0.1:8126\", syslog = \"127.0.0.1:5141\" }";
+    let many: Vec<String> = (0..17).map(|n| format!("s{n} = \"127.0.0.1:{}\"", 9000 + n)).collect();
+    insta::assert_snapshot!(table(
+        "ingress.toml",
+        UDP_INGRESS,
+        &[
+            (streams, "streams = { Statsd = \"127.0.0.1:8126\" }"),
+            (streams, "streams = { \"\" = \"127.0.0.1:8126\" }"),
+            (streams, "streams = { a = \"127.0.0.1:8126\", b = \"127.0.0.1:8126\" }"),
+            (streams, "streams = { a = \"0.0.0.0:8126\", b = \"127.0.0.1:8126\" }"),
+            (streams, "streams = { a = \"127.0.0.1\" }"),
+            (streams, "streams = { a = 8126 }"),
+            (streams, "streams = {}"),
+            (streams, "streams = \"127.0.0.1:8126\""),
+            (streams, "# none"),
+            (streams, "streams = { a = \"239.1.1.1:8126\" }"),
+            (streams, "streams = { a = \"198.18.0.2:7402\" }"),
+            (streams, "streams = { a = \"198.18.0.1:8126\" }"),
+            (streams, &format!("streams = {{ {} }}", many.join(", "))),
+            ("[source.udp]", "max_datagram = \"64KiB\""),
+            ("[source.udp]", "max_datagram = \"0B\""),
+            ("[source.udp]", "max_datagram = \"65507B\""),
+            ("[source.udp]", "receive_buffer = \"1KiB\""),
+            ("[source.udp]", "max_datagramm = \"1KiB\""),
+            ("[source.udp]", "group = \"g\""),
+            ("+", "[source.kafka]\nbrokers = [\"localhost:9092\"]\ntopics = [\"a\"]"),
+            ("buffer = \"1MiB\"\n", ""),
+            (
+                "[source.udp]\nstreams = { statsd = \"127.0.0.1:8126\", syslog = \"127.0.0.1:5141\" }",
+                "[source]"
+            ),
+        ]
+    ));
+    let streams = "streams = { statsd = \"127.0.0.1:8127\", syslog = \"127.0.0.1:5142\" }";
+    insta::assert_snapshot!(table(
+        "egress.toml",
+        UDP_EGRESS,
+        &[
+            (streams, "streams = { statsd = \"0.0.0.0:8127\" }"),
+            (streams, "streams = { statsd = \"127.0.0.1:7402\" }"),
+            (streams, "streams = { statsd = \"198.18.0.9:7402\" }"),
+            (streams, "streams = { a = \"127.0.0.1:1\", b = \"127.0.0.1:1\" }"),
+            (streams, "streams = { a = \"255.255.255.255:1\" }"),
+            ("[sink.udp]", "late = \"mark\""),
+            ("[sink.udp]", "max_datagram = \"1KiB\""),
+            ("+", "[sink.kafka]\nbrokers = [\"localhost:9092\"]"),
+            ("[sink.udp]\nstreams = { statsd = \"127.0.0.1:8127\", syslog = \"127.0.0.1:5142\" }", "[sink]"),
+        ]
+    ));
+}
+
+#[test]
+fn streams_of_two_links_do_not_share_an_address() {
+    let fixture = Fixture::new();
+    let second =
+        UDP_INGRESS.replace("id = 2", "id = 3").replace("telemetry", "other").replace("7402", "7403");
+    let parsed = |name: &str, text: &str| fixture.parse(name, text).unwrap();
+    let clashes = check_together(&[parsed("a.toml", UDP_INGRESS), parsed("b.toml", &second)]);
+    assert_eq!(clashes.len(), 2, "{clashes:?}");
+    assert!(
+        clashes[0].contains("[source.udp] streams.statsd = \"127.0.0.1:8126\" is also used by"),
+        "{clashes:?}"
+    );
+    let egress = UDP_EGRESS.replace("id = 2", "id = 4").replace("telemetry", "third").replace("7402", "8126");
+    let clashes = check_together(&[parsed("a.toml", UDP_INGRESS), parsed("c.toml", &egress)]);
+    assert_eq!(clashes.len(), 1, "an ingress's stream and an egress's link: {clashes:?}");
+    let clashes = check_together(&[parsed("c.toml", UDP_EGRESS), parsed("d.toml", &egress)]);
+    assert_eq!(clashes, Vec::<String>::new(), "two sinks may have one receiver");
 }
 
 #[test]
@@ -449,7 +572,8 @@ fn topics_are_renamed_in_the_documented_order() {
 rename = { orders = "bestellungen" }
 rename_regex = [{ pattern = "audit-(.*)", replacement = "a.${1}.x" }, { pattern = "audit-.*", replacement = "never" }]"#,
     );
-    let sink = fixture.egress(&text).sink;
+    let egress = fixture.egress(&text);
+    let sink = kafka_sink(&egress);
     assert_eq!(sink.destination("orders"), "bestellungen");
     assert_eq!(sink.destination("audit-7"), "a.7.x");
     assert_eq!(sink.destination("my-audit-7"), "p.my-audit-7", "a pattern matches whole names only");
@@ -466,7 +590,8 @@ fn debug_shows_no_secret() {
     let shown = format!("{config:?} {config:#?}");
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(!shown.contains("0123456789abcdef"), "{shown}");
-    assert!(config.source.client.build(&config.kafka_role()).is_ok());
+    let (client, role) = config.kafka().unwrap();
+    assert!(client.build(&role).is_ok());
 }
 
 /// A made-up file never panics, whatever it holds.

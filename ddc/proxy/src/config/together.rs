@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::common::Admin;
-use super::{Config, Loaded};
+use super::{Config, IngressConfig, Loaded, Side, Source};
 
 /// Finds what links of one process would take from each other: ports, sockets, state directories, names.
 /// Each clash is one sentence that begins with the later file's name.
@@ -62,6 +62,12 @@ fn clashes_of(a: &Config, b: &Config) -> Vec<String> {
     {
         found.push(format!("[link] listen = \"{}\"", y.listen));
     }
+    let both_egress = a.side() == Side::Egress && b.side() == Side::Egress;
+    for x in listening(a).iter().filter(|_| !both_egress) {
+        found.extend(
+            listening(b).iter().filter(|y| same_socket(x.1, y.1)).map(|y| format!("{} = \"{}\"", y.0, y.1)),
+        );
+    }
     if a.link().state_dir == b.link().state_dir {
         found.push(format!("[link] state_dir = \"{}\"", b.link().state_dir.display()));
     }
@@ -77,12 +83,24 @@ fn clashes_of(a: &Config, b: &Config) -> Vec<String> {
     found
 }
 
+/// The UDP sockets that a side listens on, each with its key. Two egresses' `listen` are compared apart: interfaces part them.
+fn listening(config: &Config) -> Vec<(String, SocketAddr)> {
+    match config {
+        Config::Egress(config) => vec![("[link] listen".to_owned(), config.listen)],
+        Config::Ingress(IngressConfig { source: Source::Udp(source), .. }) => {
+            let key = |name: &_| format!("[source.udp] streams.{name}");
+            source.streams.iter().map(|stream| (key(&stream.name), stream.address)).collect()
+        }
+        Config::Ingress(_) => Vec::new(),
+    }
+}
+
 fn socket(admin: &Admin) -> Option<&Path> {
     admin.socket.as_deref()
 }
 
 /// Whether two addresses cannot be bound side by side.
-fn same_socket(a: SocketAddr, b: SocketAddr) -> bool {
+pub(crate) fn same_socket(a: SocketAddr, b: SocketAddr) -> bool {
     let covers = |x: SocketAddr, y: SocketAddr| x.ip() == y.ip() || x.ip().is_unspecified();
     a.port() == b.port() && (a.is_ipv4() == b.is_ipv4()) && (covers(a, b) || covers(b, a))
 }

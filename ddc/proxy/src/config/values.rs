@@ -121,6 +121,23 @@ impl FromStr for LinkName {
     }
 }
 
+/// The name of a stream of datagrams, as [`LinkName`]: so it is a topic's name and a label value without escapes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamName(String);
+text_newtype!(StreamName);
+
+impl FromStr for StreamName {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        text.parse::<LinkName>().map(|name| Self(name.0)).map_err(|_| {
+            ValueError::new(format!(
+                "{text:?} is no stream's name: 1 to 63 of a-z, 0-9 and -, not at the ends; for example \"syslog\""
+            ))
+        })
+    }
+}
+
 /// The label `site`: 1 to 63 of `A-Z`, `a-z`, `0-9`, `.`, `_`, `-`.
 ///
 /// It stands in StatsD tags, Prometheus labels and syslog's structured data: what has a meaning in any of them is

@@ -439,6 +439,11 @@ fn home_of(name: &str, table: &Map<String, Value>, place: &Place) -> Option<Plac
 pub(crate) fn toml_text(value: &Value) -> String {
     match value {
         Value::Array(list) => format!("[{}]", list.iter().map(toml_text).collect::<Vec<_>>().join(", ")),
+        Value::Object(table) => {
+            let pairs: Vec<_> =
+                table.iter().map(|(key, value)| format!("{key} = {}", toml_text(value))).collect();
+            format!("{{ {} }}", pairs.join(", "))
+        }
         // JSON's text escapes are TOML's.
         other => other.to_string(),
     }

@@ -37,10 +37,9 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 const DRAIN_STEP: Duration = Duration::from_millis(1);
 
 /// The thread's parts; [`SinkThread::run`] is its life.
-pub(crate) struct SinkThread<D> {
+pub(crate) struct SinkThread {
     pub(crate) queue: QueueOut,
     pub(crate) unpacker: Unpacker,
-    pub(crate) outlet: D,
     pub(crate) former: Positions,
     pub(crate) late: LateRecords,
     pub(crate) shared: Arc<Shared>,
@@ -48,12 +47,12 @@ pub(crate) struct SinkThread<D> {
     pub(crate) metrics: Arc<LinkMetrics<EgressMetrics>>,
 }
 
-impl<D: Delivery> SinkThread<D> {
-    /// Runs until the receive thread has ended and everything it queued is acknowledged, or the drain's time is
+impl SinkThread {
+    /// Carries to `outlet` until the receive thread has ended and everything it queued is acknowledged, or the drain's time is
     /// over. Returns whether everything was.
-    pub(crate) fn run(self) -> bool {
+    pub(crate) fn run(self, outlet: impl Delivery) -> bool {
         let shared = Arc::clone(&self.shared);
-        let Self { queue, unpacker, outlet, former, late, shared: _, control, metrics } = self;
+        let Self { queue, unpacker, former, late, shared: _, control, metrics } = self;
         let judge = Judge {
             positions: former,
             outlet,

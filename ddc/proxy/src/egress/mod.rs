@@ -1,8 +1,9 @@
-//! The egress: one link that receives, one Kafka destination, two threads and a bounded queue between them.
+//! The egress: one link that receives, one destination, two threads and a bounded queue between them.
 //!
 //! ```text
 //!  ddc-rx-LINK: socket → open → recover → order ──▶ batches, at most [sink] buffer ──▶ ddc-sink-LINK:
 //!                                                       unpack → gaps → Kafka → acknowledgements → state directory
+//!                                                                     └→ UDP, or refused
 //! ```
 //!
 //! [`start`] opens everything or nothing; [`Egress::stop`] begins the drain; [`Egress::join`] waits for its end.
@@ -12,7 +13,10 @@
 //! | `receive`   | the receive thread                                                        |
 //! | `queue`     | the bounded queue                                                         |
 //! | `deliver`   | the sink thread: what is new, late, a duplicate, missing                   |
-//! | `outlet`    | hands records over and keeps their batches until they are acknowledged     |
+//! | `delivery`  | what the sink thread asks of a way out                                    |
+//! | `books`     | what every way out keeps                                                  |
+//! | `datagrams` | the way out over UDP                                                      |
+//! | `outlet`    | the way out into Kafka: hands records over and keeps their batches until they are acknowledged     |
 //! | `again`     | hands over again what came back                                           |
 //! | `store`     | what survives a restart                                                   |
 //! | [`missing`] | reports of what is missing                                                |
@@ -24,6 +28,7 @@
 mod again;
 mod books;
 mod control;
+mod datagrams;
 mod deliver;
 mod delivery;
 pub mod missing;
@@ -52,7 +57,9 @@ use ddc_telemetry::{EgressMetrics, LinkMetrics, Registry};
 use ddc_udp::clock::wall_clock_micros;
 use ddc_udp::{ReceiverOptions, ReceiverSocket};
 
-use crate::config::{EgressConfig, LinkKey as ConfiguredKey, Seal, Side};
+use crate::config::{
+    EgressConfig, KafkaSink, LateDatagrams, LateRecords, LinkKey as ConfiguredKey, Seal, Side, Sink,
+};
 use crate::maintenance::Maintenance;
 use crate::sink::destination::Destinations;
 use crate::sink::kafka::Producer;
@@ -60,6 +67,7 @@ use crate::sink::topics::TopicMap;
 use crate::state::StateDir;
 use books::{Books, BooksParts};
 use control::Control;
+use datagrams::DatagramOutlet;
 use deliver::SinkThread;
 use missing::MissingReport;
 use outlet::{Outlet, OutletParts};
@@ -122,7 +130,7 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
     let (shared, control) = (Arc::new(Shared::default()), Arc::new(Control::default()));
     *lock(&shared.stored) = receiver.stored();
     let report = MissingReport::new(Arc::clone(&metrics));
-    let (queue_in, queue_out) = queue::queue(config.sink.buffer.bytes());
+    let (queue_in, queue_out) = queue::queue(config.buffer.bytes());
     let (recycle, recycled) = crossbeam_channel::bounded(RECYCLED);
     let reporter = Reporter::new(link.as_str(), "sink");
 
@@ -137,25 +145,25 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
         shared: Arc::clone(&shared),
         store,
     });
-    let outlet = Outlet::new(OutletParts {
-        producer: producer(&config, reporter.clone())
-            .with_context(|| format!("link {link}: [sink.kafka]"))?,
-        destinations: destinations(&config, reporter.clone())
-            .with_context(|| format!("link {link}: [sink.kafka]"))?,
-        topics: TopicMap::new(&link, config.sink.clone()),
-        partition_mode: config.sink.partition,
-        unpacker: Unpacker::new(max_batch_bytes(&config))?,
-        books,
-    });
     let sink = SinkThread {
         queue: queue_out,
         unpacker: Unpacker::new(max_batch_bytes(&config))?,
-        outlet,
         former: former.positions,
-        late: config.sink.late,
+        late: late(&config),
         shared: Arc::clone(&shared),
         control: Arc::clone(&control),
         metrics: Arc::clone(&metrics),
+    };
+    let sink: Box<dyn FnOnce() -> bool + Send> = match &config.sink {
+        Sink::Kafka(settings) => {
+            let outlet = kafka_outlet(&config, settings, &reporter, books)
+                .with_context(|| format!("link {link}: [sink.kafka]"))?;
+            Box::new(move || sink.run(outlet))
+        }
+        Sink::Udp(settings) => {
+            let outlet = DatagramOutlet::new(&settings.streams, books);
+            Box::new(move || sink.run(outlet))
+        }
     };
     let receive = ReceiveThread {
         socket,
@@ -168,7 +176,7 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
         tick: receive_tick,
     };
     let view = View::new(&config, local, &shared, &control, &metrics, options, report, reporter, maintenance);
-    let sink = thread::Builder::new().name(format!("ddc-sink-{link}")).spawn(move || sink.run())?;
+    let sink = thread::Builder::new().name(format!("ddc-sink-{link}")).spawn(sink)?;
     let receive = thread::Builder::new().name(format!("ddc-rx-{link}")).spawn(move || receive.run())?;
     tracing::info!(link, listen = %local, "egress started");
     Ok(Egress { config, shared, control, metrics, view, receive, sink })
@@ -177,7 +185,7 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
 impl Egress {
     /// Begins the drain: nothing more is received; what was received is delivered, for `drain_timeout` at most.
     pub fn stop(&self) {
-        self.control.stop(self.config.sink.drain_timeout);
+        self.control.stop(self.config.drain_timeout());
     }
 
     /// Stops, and waits for the threads. Bounded by `drain_timeout` and a few seconds for calls that are under way.
@@ -284,14 +292,39 @@ fn unsealed_keyring() -> Keyring {
     keyring
 }
 
-fn producer(config: &EgressConfig, reporter: Reporter) -> anyhow::Result<Producer> {
-    let settings = config.sink.client.build(&config.kafka_role())?;
-    Ok(Producer::new(settings, reporter, config.sink.provenance)?)
+fn kafka_outlet(
+    config: &EgressConfig,
+    settings: &KafkaSink,
+    reporter: &Reporter,
+    books: Books,
+) -> anyhow::Result<Outlet> {
+    let link = config.link.name.as_str();
+    let producer = settings.client.build(&KafkaSink::role(config.receive.max_record_bytes))?;
+    let admin = settings.client.build(&Role::Admin)?;
+    Ok(Outlet::new(OutletParts {
+        producer: Producer::new(producer, reporter.clone(), settings.provenance)?,
+        destinations: Destinations::new(
+            link,
+            admin,
+            reporter.clone(),
+            settings.create_topics,
+            settings.replication_factor,
+        ),
+        topics: TopicMap::new(link, settings.clone()),
+        partition_mode: settings.partition,
+        unpacker: Unpacker::new(max_batch_bytes(config))?,
+        books,
+    }))
 }
 
-fn destinations(config: &EgressConfig, reporter: Reporter) -> anyhow::Result<Destinations> {
-    let settings = config.sink.client.build(&Role::Admin)?;
-    let sink = &config.sink;
-    let link = config.link.name.as_str();
-    Ok(Destinations::new(link, settings, reporter, sink.create_topics, sink.replication_factor))
+/// Whether records that fill a reported gap are still taken.
+fn late(config: &EgressConfig) -> LateRecords {
+    match &config.sink {
+        Sink::Kafka(sink) => sink.late,
+        Sink::Udp(sink) => match sink.late {
+            // A datagram has no room for a mark.
+            LateDatagrams::Pass => LateRecords::Mark,
+            LateDatagrams::Drop => LateRecords::Drop,
+        },
+    }
 }

@@ -59,6 +59,11 @@ fn config(directory: &Path, brokers: &str) -> EgressConfig {
     config
 }
 
+fn kafka(config: &mut EgressConfig) -> &mut KafkaSink {
+    let Sink::Kafka(sink) = &mut config.sink else { panic!("Kafka") };
+    sink
+}
+
 fn options() -> Options {
     Options { registry: Registry::default(), watchdog: Watchdog::new(None) }
 }
@@ -408,7 +413,7 @@ fn order_is_kept_over_many_batches_and_rubbish_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let mock = mock(&[("many", 3)]);
     let mut config = config(directory.path(), &mock.bootstrap_servers());
-    config.sink.provenance = true;
+    kafka(&mut config).provenance = true;
     let egress = start(config, &options()).unwrap();
     let to = egress.view().local_addr();
     let mut sender = TestSender::new(to, (8, 2));
@@ -496,7 +501,7 @@ fn a_lost_tail_is_known_from_the_ledger_and_late_can_be_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let mock = mock(&[("tail", 1)]);
     let mut config = config(directory.path(), &mock.bootstrap_servers());
-    config.sink.late = LateRecords::Drop;
+    kafka(&mut config).late = LateRecords::Drop;
     let egress = start(config, &options()).unwrap();
     let mut sender = TestSender::new(egress.view().local_addr(), (8, 0));
     let slot = sender.assign("tail", 0, 0, None);
@@ -527,7 +532,7 @@ fn a_full_buffer_drops_counts_and_names_and_an_outage_loses_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let mock = mock(&[("full", 1)]);
     let mut config = config(directory.path(), &mock.bootstrap_servers());
-    config.sink.buffer = ByteSize(300_000);
+    config.buffer = ByteSize(300_000);
     let egress = start(config, &options()).unwrap();
     let view = egress.view();
     let mut sender = TestSender::new(view.local_addr(), (64, 8));
@@ -692,8 +697,8 @@ fn keys_decide_the_partition_as_in_java() {
     let directory = tempfile::tempdir().unwrap();
     let mock = mock(&[("hashed", 3)]);
     let mut config = config(directory.path(), &mock.bootstrap_servers());
-    config.sink.partition = PartitionMode::Hash;
-    config.sink.provenance = false;
+    kafka(&mut config).partition = PartitionMode::Hash;
+    kafka(&mut config).provenance = false;
     let egress = start(config, &options()).unwrap();
     let mut sender = TestSender::new(egress.view().local_addr(), (8, 2));
     let slot = sender.assign("hashed", 1, 0, None);
@@ -744,7 +749,7 @@ fn murmur2(data: &[u8]) -> u32 {
 fn a_drain_that_cannot_end_is_given_up_in_time_and_said() {
     let directory = tempfile::tempdir().unwrap();
     let mut config = config(directory.path(), "127.0.0.1:1");
-    config.sink.drain_timeout = Duration::from_millis(500);
+    kafka(&mut config).drain_timeout = Duration::from_millis(500);
     let egress = start(config, &options()).unwrap();
     let mut sender = TestSender::new(egress.view().local_addr(), (8, 2));
     let slot = sender.assign("nowhere", 0, 0, None);

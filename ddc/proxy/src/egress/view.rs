@@ -1,5 +1,6 @@
 //! What can be asked of a running egress from outside of its threads: `/healthz`, `/readyz`, `/metrics`, `/status`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,7 +17,7 @@ use super::control::Control;
 use super::missing::MissingReport;
 use super::shared::{HeartbeatView, Shared, lock};
 use crate::certificates::Certificates;
-use crate::config::EgressConfig;
+use crate::config::{EgressConfig, Sink, UdpSink};
 use crate::maintenance::{Maintenance, tell};
 
 /// A thread that has not moved for this long hangs.
@@ -67,7 +68,7 @@ impl View {
             report,
             reporter,
             maintenance: Arc::new(maintenance),
-            certificates: Arc::new(Certificates::of(&config.sink.client)),
+            certificates: Arc::new(Certificates::of(config.kafka().map(|(client, _)| client))),
             started: Instant::now(),
         }
     }
@@ -147,7 +148,7 @@ impl View {
             "positions": self.shared.partitions.load(Relaxed),
             "queue": {
                 "bytes": metrics.queue_bytes.value(),
-                "limit_bytes": config.sink.buffer.bytes(),
+                "limit_bytes": config.buffer.bytes(),
                 "batches": self.shared.queued_batches.load(Relaxed),
             },
             "sink": self.sink(),
@@ -158,9 +159,13 @@ impl View {
     }
 
     fn sink(&self) -> Value {
+        let sink = match &self.config.sink {
+            Sink::Kafka(sink) => sink,
+            Sink::Udp(sink) => return self.udp_sink(sink),
+        };
         let error = self.reporter.last_error();
         json!({
-            "brokers": self.config.sink.client.brokers,
+            "brokers": sink.client.brokers,
             "connected": self.shared.connected.load(Relaxed),
             "in_flight_records": self.shared.in_flight.load(Relaxed),
             "producer_rebuilds": self.shared.rebuilds.load(Relaxed),
@@ -174,6 +179,40 @@ impl View {
             })),
             "drained": self.shared.sink_done.load(Relaxed),
         })
+    }
+
+    fn udp_sink(&self, sink: &UdpSink) -> Value {
+        let streams: BTreeMap<_, _> =
+            sink.streams.iter().map(|stream| (stream.name.as_str(), stream.address.to_string())).collect();
+        json!({
+            "streams": streams,
+            "trouble": *lock(&self.shared.sink_problem),
+            "drained": self.shared.sink_done.load(Relaxed),
+        })
+    }
+
+    /// Why records do not reach the destination.
+    fn sink_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let waiting = lock(&self.shared.sink_problem);
+        let sink = match &self.config.sink {
+            Sink::Kafka(sink) => sink,
+            Sink::Udp(_) => {
+                problems
+                    .extend(waiting.iter().map(|why| format!("datagrams are dropped and counted: {why}")));
+                return problems;
+            }
+        };
+        let brokers = sink.client.brokers.join(", ");
+        if let Some(error) = self.reporter.last_error() {
+            problems.push(format!("destination {brokers}: {}; {}", error.text, error.verdict.advice));
+        } else if !self.shared.connected.load(Relaxed) {
+            problems.push(format!("destination {brokers} has not answered yet"));
+        }
+        if let Some(waiting) = &*waiting {
+            problems.push(format!("records wait for their destination: {waiting}"));
+        }
+        problems
     }
 
     fn problems(&self) -> Vec<String> {
@@ -192,15 +231,7 @@ impl View {
         {
             problems.push(format!("two ingresses send on this link: {senders}; stop one of them"));
         }
-        let brokers = self.config.sink.client.brokers.join(", ");
-        if let Some(error) = self.reporter.last_error() {
-            problems.push(format!("destination {brokers}: {}; {}", error.text, error.verdict.advice));
-        } else if !self.shared.connected.load(Relaxed) {
-            problems.push(format!("destination {brokers} has not answered yet"));
-        }
-        if let Some(waiting) = &*lock(&self.shared.sink_problem) {
-            problems.push(format!("records wait for their destination: {waiting}"));
-        }
+        problems.extend(self.sink_problems());
         problems
     }
 

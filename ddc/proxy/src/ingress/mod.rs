@@ -1,7 +1,7 @@
-//! The ingress: one Kafka source, one link that sends, two threads and a bounded queue between them.
+//! The ingress: one source, one link that sends, two threads and a bounded queue between them.
 //!
 //! ```text
-//!  ddc-src-LINK: consumer → packer ──▶ blocks, at most [link] buffer ──▶ ddc-tx-LINK: FEC → seal → pace → socket
+//!  ddc-src-LINK: consumer or UDP sockets → packer ──▶ blocks, at most [link] buffer ──▶ ddc-tx-LINK: FEC → seal → pace → socket
 //! ```
 //!
 //! [`start`] opens everything or nothing; [`Ingress::stop`] begins the drain; [`Ingress::join`] waits for its end.
@@ -21,16 +21,17 @@ use ddc_kafka::group::GroupMember;
 use ddc_link::sender::{Compression, PackConfig, Packer};
 use ddc_telemetry::catalogue::IngressMetrics;
 use ddc_telemetry::exposition::{LinkMetrics, Registry};
-use ddc_telemetry::notify::Watchdog;
+use ddc_telemetry::notify::{Tick, Watchdog};
 use ddc_udp::clock::wall_clock_micros;
 
 pub use shared::{Shared, UNKNOWN_LAG};
 
 use crate::admin::AdminState;
 use crate::certificates::Certificates;
-use crate::config::{self, IngressConfig, LinkKey, Rate, Seal, Side};
+use crate::config::{self, IngressConfig, LinkKey, Rate, Seal, Side, Source};
 use crate::maintenance::{Maintenance, tell};
-use crate::source::kafka::{BATCH_RECORDS, KafkaSource, LAST_COMMIT, Parts};
+use crate::source::kafka::{self, BATCH_RECORDS, KafkaSource, LAST_COMMIT};
+use crate::source::udp::{self, UdpSource};
 use crate::state::StateDir;
 use link::LinkThread;
 use shared::OnEnd;
@@ -134,7 +135,7 @@ pub struct Ingress {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Opens the state directory and the socket, joins the group, and starts the threads.
+/// Opens the state directory and the socket, joins the group or opens the streams, and starts the threads.
 pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress> {
     let config = Arc::new(config);
     let name = config.link.name.as_str().to_owned();
@@ -143,7 +144,7 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
     let state = Arc::new(StateDir::open(&config.link.state_dir)?);
     let maintenance =
         Maintenance::open(&name, Side::Ingress, Arc::clone(&state), Instant::now(), wall_clock_micros());
-    let certificates = Arc::new(Certificates::of(&config.source.client));
+    let certificates = Arc::new(Certificates::of(config.kafka().map(|(client, _)| client)));
     let (rate, seal) = (RateCell::new(config.rate), SealCell::new(config.seal.clone()));
     let (blocks, queue) = crossbeam_channel::bounded(QUEUED_BLOCKS);
     let link = LinkThread::open(
@@ -157,18 +158,39 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
     )
     .with_context(|| format!("link {name}"))?;
     let packer = Packer::new(pack_config(&config), Instant::now()).with_context(|| format!("link {name}"))?;
-    let reporter = Reporter::new(name.as_str(), "source");
-    let source = KafkaSource::new(Parts {
-        config: Arc::clone(&config),
-        member: group_member(&config, reporter.clone())?,
-        reporter,
-        packer,
-        blocks,
-        shared: Arc::clone(&shared),
-        state,
-        metrics: Arc::clone(&metrics),
-    })
-    .with_context(|| format!("link {name}: the Kafka source cannot start"))?;
+    let source = match &config.source {
+        Source::Kafka(settings) => {
+            let reporter = Reporter::new(name.as_str(), "source");
+            let parts = kafka::Parts {
+                config: Arc::clone(&config),
+                settings: (**settings).clone(),
+                member: group_member(&config, settings, reporter.clone())?,
+                reporter,
+                packer,
+                blocks,
+                shared: Arc::clone(&shared),
+                state,
+                metrics: Arc::clone(&metrics),
+            };
+            let source = KafkaSource::new(parts);
+            SourceThread::Kafka(Box::new(
+                source.with_context(|| format!("link {name}: the Kafka source cannot start"))?,
+            ))
+        }
+        Source::Udp(settings) => {
+            let parts = udp::Parts {
+                config: &config,
+                settings,
+                packer,
+                blocks,
+                shared: Arc::clone(&shared),
+                state: &state,
+                metrics: Arc::clone(&metrics),
+            };
+            let source = UdpSource::open(parts);
+            SourceThread::Udp(Box::new(source.with_context(|| format!("link {name}: [source.udp]"))?))
+        }
+    };
 
     let (source_tick, link_tick) = (
         options.watchdog.register(&format!("{name} source"), Instant::now())?,
@@ -201,6 +223,21 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
         started: Instant::now(),
         threads: vec![source_thread, link_thread],
     })
+}
+
+/// What the source thread runs.
+enum SourceThread {
+    Kafka(Box<KafkaSource>),
+    Udp(Box<UdpSource>),
+}
+
+impl SourceThread {
+    fn run(self, tick: &Tick, drain: Duration) {
+        match self {
+            Self::Kafka(source) => source.run(tick, drain),
+            Self::Udp(source) => source.run(tick, drain),
+        }
+    }
 }
 
 impl Ingress {
@@ -347,19 +384,22 @@ fn pack_config(config: &IngressConfig) -> PackConfig {
             config::Compression::Lz4 => Compression::Lz4,
             config::Compression::Zstd => Compression::Zstd(config.pack.level),
         },
-        max_record_bytes: config.pack.max_record_bytes.0 as usize,
+        max_record_bytes: config.largest_record().0 as usize,
         ledger_interval: LEDGER_INTERVAL,
         ledger_changed: LEDGER_CHANGED,
         max_partitions: MAX_PARTITIONS,
     }
 }
 
-fn group_member(config: &IngressConfig, reporter: Reporter) -> anyhow::Result<GroupMember> {
+fn group_member(
+    config: &IngressConfig,
+    settings: &config::KafkaSource,
+    reporter: Reporter,
+) -> anyhow::Result<GroupMember> {
     let name = config.link.name.as_str();
-    let settings = config
-        .source
+    let settings = settings
         .client
-        .build(&config.kafka_role())
+        .build(&settings.role(config.pack.max_record_bytes))
         .with_context(|| format!("link {name}: [source.kafka]"))?;
     GroupMember::new(&settings, reporter, BATCH_RECORDS)
         .with_context(|| format!("link {name}: the Kafka consumer cannot be made"))

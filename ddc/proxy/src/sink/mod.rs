@@ -26,3 +26,4 @@ pub mod kafka;
 pub mod latency;
 pub mod preflight;
 pub mod topics;
+pub mod udp;

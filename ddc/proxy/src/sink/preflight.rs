@@ -13,7 +13,7 @@ use ddc_kafka::errors::{Kind, classify};
 use ddc_kafka::settings::Role;
 
 use super::kafka::Producer;
-use crate::config::EgressConfig;
+use crate::config::{EgressConfig, KafkaSink, Sink};
 
 /// How long the cluster has to answer everything that is asked, TLS and SASL included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,34 +62,37 @@ fn found(severity: Severity, text: impl Into<String>) -> Finding {
 /// Connects and looks. `topics` are source topics that are known to come; without any, those of the cluster's
 /// topics are looked at that the topic map could lead to.
 pub fn preflight(config: &EgressConfig, topics: &[String]) -> Vec<Finding> {
-    look(config, topics, CONNECT_TIMEOUT)
+    match &config.sink {
+        Sink::Kafka(sink) => look(config, sink, topics, CONNECT_TIMEOUT),
+        Sink::Udp(sink) => super::udp::preflight(sink),
+    }
 }
 
-fn look(config: &EgressConfig, topics: &[String], patience: Duration) -> Vec<Finding> {
+fn look(config: &EgressConfig, sink: &KafkaSink, topics: &[String], patience: Duration) -> Vec<Finding> {
     let deadline = Instant::now() + patience;
-    let there = match connect(config, deadline) {
+    let there = match connect(config, sink, deadline) {
         Ok(there) => there,
         Err(finding) => return vec![finding],
     };
-    let brokers = config.sink.client.brokers.join(", ");
+    let brokers = sink.client.brokers.join(", ");
     let mut findings = vec![found(Severity::Good, format!("destination {brokers} answers"))];
-    let (known, missing) = candidates(config, topics, &there);
+    let (known, missing) = candidates(sink, topics, &there);
     for topic in missing {
-        findings.push(if config.sink.create_topics {
+        findings.push(if sink.create_topics {
             found(Severity::Good, format!("topic {topic} does not exist yet and will be created; with the cluster's defaults for retention, timestamp limits and sizes; check again once it is there"))
         } else {
             found(Severity::Warning, format!("topic {topic} does not exist and create_topics = false: its records wait, and those behind them; create it"))
         });
     }
-    findings.extend(look_at_topics(config, &known, deadline));
+    findings.extend(look_at_topics(config, sink, &known, deadline));
     findings
 }
 
 /// Gets in, and returns the names of the topics.
-fn connect(config: &EgressConfig, deadline: Instant) -> Result<Vec<String>, Finding> {
+fn connect(config: &EgressConfig, sink: &KafkaSink, deadline: Instant) -> Result<Vec<String>, Finding> {
     let problem = |text: String| found(Severity::Problem, text);
-    let native =
-        config.sink.client.build(&config.kafka_role()).map_err(|error| problem(error.to_string()))?;
+    let role = KafkaSink::role(config.receive.max_record_bytes);
+    let native = sink.client.build(&role).map_err(|error| problem(error.to_string()))?;
     let reporter = Reporter::new(config.link.name.as_str(), "check");
     let producer =
         Producer::new(native, reporter.clone(), false).map_err(|error| problem(error.to_string()))?;
@@ -106,15 +109,14 @@ fn connect(config: &EgressConfig, deadline: Instant) -> Result<Vec<String>, Find
                 Some(last) => (last.verdict, last.text),
                 None => (classify(&error), error.to_string()),
             };
-            let brokers = config.sink.client.brokers.join(", ");
+            let brokers = sink.client.brokers.join(", ");
             return Err(problem(format!("destination {brokers}: {text}; {}", verdict.advice)));
         }
     }
 }
 
 /// The topics to look at, and those that should be there and are not.
-fn candidates(config: &EgressConfig, topics: &[String], there: &[String]) -> (Vec<String>, Vec<String>) {
-    let sink = &config.sink;
+fn candidates(sink: &KafkaSink, topics: &[String], there: &[String]) -> (Vec<String>, Vec<String>) {
     let mut wanted: BTreeSet<String> = sink.rename.values().map(|name| name.as_str().to_owned()).collect();
     wanted.extend(topics.iter().map(|topic| sink.destination(topic)));
     let prefix = sink.topic_prefix.to_string();
@@ -127,14 +129,19 @@ fn candidates(config: &EgressConfig, topics: &[String], there: &[String]) -> (Ve
     (known.into_iter().take(MAX_TOPICS).collect(), missing.into_iter().collect())
 }
 
-fn look_at_topics(config: &EgressConfig, topics: &[String], deadline: Instant) -> Vec<Finding> {
+fn look_at_topics(
+    config: &EgressConfig,
+    sink: &KafkaSink,
+    topics: &[String],
+    deadline: Instant,
+) -> Vec<Finding> {
     if topics.is_empty() {
         return Vec::new();
     }
     let unknown = |why: String| {
         vec![found(Severity::Warning, format!("the topics' configuration cannot be read: {why}"))]
     };
-    let native = match config.sink.client.build(&Role::Admin) {
+    let native = match sink.client.build(&Role::Admin) {
         Ok(native) => native,
         Err(error) => return unknown(error.to_string()),
     };
@@ -228,9 +235,15 @@ mod tests {
         config
     }
 
+    fn kafka(config: &EgressConfig) -> &KafkaSink {
+        let Sink::Kafka(sink) = &config.sink else { panic!("Kafka") };
+        sink
+    }
+
     #[test]
     fn an_unreachable_destination_is_one_problem_that_names_the_brokers() {
-        let findings = look(&config("127.0.0.1:1"), &[], Duration::from_millis(1500));
+        let config = config("127.0.0.1:1");
+        let findings = look(&config, kafka(&config), &[], Duration::from_millis(1500));
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert_eq!(findings[0].severity, Severity::Problem);
         let text = findings[0].to_string();
@@ -246,13 +259,13 @@ mod tests {
         mock.create_topic("a-there", 1, 1).unwrap();
         let config = config(&mock.bootstrap_servers());
         let wanted = ["there".to_owned(), "absent".to_owned(), "orders".to_owned()];
-        let there = connect(&config, Instant::now() + CONNECT_TIMEOUT).unwrap();
-        let (known, missing) = candidates(&config, &wanted, &there);
+        let there = connect(&config, kafka(&config), Instant::now() + CONNECT_TIMEOUT).unwrap();
+        let (known, missing) = candidates(kafka(&config), &wanted, &there);
         assert_eq!(
             (known, missing),
             (vec!["a-there".to_owned()], vec!["a-absent".to_owned(), "elsewhere".to_owned()])
         );
-        let (known, _) = candidates(&config, &[], &there);
+        let (known, _) = candidates(kafka(&config), &[], &there);
         assert_eq!(known, ["a-there"], "what the prefix could lead to");
     }
 

@@ -41,7 +41,7 @@ use super::outlet::{Outlet, ROOM_WAIT, Record as Packable};
 use super::start::Start;
 use super::starting::Starting;
 use super::topics::TopicWatch;
-use crate::config::{IngressConfig, TopicPattern};
+use crate::config::{IngressConfig, KafkaSource as Settings, TopicPattern};
 use crate::ingress::Shared;
 use crate::state::StateDir;
 use report::Trouble;
@@ -65,7 +65,8 @@ struct Reading {
 
 /// The thread's state; made by [`KafkaSource::new`], run by [`KafkaSource::run`].
 pub struct KafkaSource {
-    config: Arc<IngressConfig>,
+    /// `[source.kafka]`.
+    settings: Settings,
     link: Arc<str>,
     metrics: Arc<LinkMetrics<IngressMetrics>>,
     shared: Arc<Shared>,
@@ -91,6 +92,8 @@ pub struct KafkaSource {
 pub struct Parts {
     /// The configuration.
     pub config: Arc<IngressConfig>,
+    /// `[source.kafka]`.
+    pub settings: Settings,
     /// The consumer, not subscribed yet.
     pub member: GroupMember,
     /// Where the consumer reports.
@@ -110,9 +113,9 @@ pub struct Parts {
 impl KafkaSource {
     /// Joins the group; partitions come once the broker answers.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { config, member, reporter, packer, blocks, shared, state, metrics } = parts;
+        let Parts { config, settings, member, reporter, packer, blocks, shared, state, metrics } = parts;
         let starting = Starting::new(state)?;
-        let patterns = &config.source.topics;
+        let patterns = &settings.topics;
         let topics: Vec<&str> = patterns.iter().map(TopicPattern::as_str).collect();
         member.subscribe(&topics)?;
         let named = patterns
@@ -125,15 +128,15 @@ impl KafkaSource {
         Ok(Self {
             outlet: Outlet::new(
                 packer,
-                CommitLog::new(config.source.commit_delay),
+                CommitLog::new(settings.commit_delay),
                 blocks,
                 Arc::clone(&shared),
                 Arc::clone(&metrics),
                 config.buffer.0,
             ),
             starting,
-            topics: TopicWatch::new(member.consumer(), config.source.topic_epoch, named, Arc::clone(&link)),
-            config,
+            topics: TopicWatch::new(member.consumer(), settings.topic_epoch, named, Arc::clone(&link)),
+            settings,
             link,
             metrics,
             shared,
@@ -174,7 +177,7 @@ impl KafkaSource {
         self.note_sent(now);
         self.outlet.move_blocks(now);
         if now >= self.next_commit {
-            self.next_commit = now + COMMIT_EVERY.min(self.config.source.commit_delay.max(ROOM_WAIT));
+            self.next_commit = now + COMMIT_EVERY.min(self.settings.commit_delay.max(ROOM_WAIT));
             let marks = self.outlet.log.take_committable(now);
             self.commit(&marks);
         }
@@ -278,7 +281,7 @@ impl KafkaSource {
         }
         let slots: Vec<Slot> = self.reading.keys().copied().collect();
         tick.mark();
-        self.last_commit(&slots, Instant::now(), self.config.source.commit_on_stop);
+        self.last_commit(&slots, Instant::now(), self.settings.commit_on_stop);
         tick.mark();
         self.shared.source_done.store(true, Ordering::Release);
     }

@@ -9,3 +9,4 @@ pub mod preflight;
 pub mod start;
 mod starting;
 mod topics;
+pub mod udp;

@@ -15,7 +15,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::config::{IngressConfig, TopicPattern};
+use crate::config::{IngressConfig, KafkaSource, Source, TopicPattern};
 use crate::sink::preflight::{CONNECT_TIMEOUT, Finding, MAX_TOPICS, Severity};
 
 /// One attempt to ask: between two of them it is seen whether the cluster refuses us.
@@ -38,13 +38,16 @@ pub struct SourceReport {
 
 /// Connects and looks.
 pub fn preflight(config: &IngressConfig) -> SourceReport {
-    look(config, CONNECT_TIMEOUT)
+    match &config.source {
+        Source::Kafka(settings) => look(config, settings, CONNECT_TIMEOUT),
+        Source::Udp(settings) => super::udp::preflight(settings),
+    }
 }
 
-fn look(config: &IngressConfig, patience: Duration) -> SourceReport {
+fn look(config: &IngressConfig, settings: &KafkaSource, patience: Duration) -> SourceReport {
     let deadline = Instant::now() + patience;
     let mut report = Report::default();
-    if let Err(problem) = Look::connect(config, deadline).map(|mut look| look.run(&mut report)) {
+    if let Err(problem) = Look::connect(config, settings, deadline).map(|mut look| look.run(&mut report)) {
         report.problem(problem);
     }
     SourceReport { findings: report.findings, topics: report.partitions.into_keys().collect() }
@@ -74,7 +77,7 @@ impl Report {
 
 /// A cluster that answers.
 struct Look<'a> {
-    config: &'a IngressConfig,
+    settings: &'a KafkaSource,
     member: GroupMember,
     deadline: Instant,
     metadata: Metadata,
@@ -82,15 +85,16 @@ struct Look<'a> {
 
 impl<'a> Look<'a> {
     /// Gets in. The error names the brokers, what they or librdkafka say, and what to do.
-    fn connect(config: &'a IngressConfig, deadline: Instant) -> Result<Self, String> {
-        let brokers = brokers(config);
-        let native = config.source.client.build(&config.kafka_role()).map_err(|error| error.to_string())?;
+    fn connect(config: &IngressConfig, settings: &'a KafkaSource, deadline: Instant) -> Result<Self, String> {
+        let brokers = brokers(settings);
+        let role = settings.role(config.pack.max_record_bytes);
+        let native = settings.client.build(&role).map_err(|error| error.to_string())?;
         let reporter = Reporter::new(config.link.name.as_str(), "check");
         let mut member = GroupMember::new(&native, reporter.clone(), 1).map_err(|error| error.to_string())?;
         loop {
             let attempt = ATTEMPT.min(left(deadline));
             let error = match member.consumer().fetch_metadata(None, attempt) {
-                Ok(metadata) => return Ok(Self { config, member, deadline, metadata }),
+                Ok(metadata) => return Ok(Self { settings, member, deadline, metadata }),
                 Err(error) => error,
             };
             // Without topics subscribed there are no group events; this brings client errors to the reporter.
@@ -108,10 +112,10 @@ impl<'a> Look<'a> {
     }
 
     fn run(&mut self, report: &mut Report) {
-        let source = &self.config.source;
+        let source = self.settings;
         report.good(format!(
             "brokers {} answer ({}; {} in the cluster)",
-            brokers(self.config),
+            brokers(self.settings),
             source.client.protocol.name(),
             self.metadata.brokers().len()
         ));
@@ -123,7 +127,7 @@ impl<'a> Look<'a> {
     /// The topics that are subscribed to: those named, and those that a pattern matches now.
     fn wanted(&self, report: &mut Report) -> Vec<String> {
         let mut wanted = Vec::new();
-        for pattern in &self.config.source.topics {
+        for pattern in &self.settings.topics {
             if !pattern.is_pattern() {
                 wanted.push(pattern.as_str().to_owned());
                 continue;
@@ -189,7 +193,7 @@ impl<'a> Look<'a> {
         if without_ids {
             report.warn(format!(
                 "the brokers tell no topic ids: a topic that is deleted and created again goes unseen; raise `topic_epoch` (now {}) in [source.kafka] by hand when you do that",
-                self.config.source.topic_epoch
+                self.settings.topic_epoch
             ));
         }
     }
@@ -232,7 +236,7 @@ impl<'a> Look<'a> {
 
     /// Whether the group may be used, and where it stands.
     fn group(&mut self, report: &mut Report) {
-        let source = &self.config.source;
+        let source = self.settings;
         let group = &source.group;
         let asked = self.partitions(report);
         match self.committed(&asked) {
@@ -262,7 +266,7 @@ impl<'a> Look<'a> {
             list.add_partition_range(topic, 0, *count as i32 - 1);
         }
         if list.count() == 0 {
-            let named = self.config.source.topics.iter().find(|topic| !topic.is_pattern());
+            let named = self.settings.topics.iter().find(|topic| !topic.is_pattern());
             list.add_partition(named.map_or("ddc-check", TopicPattern::as_str), 0);
         }
         list
@@ -289,8 +293,8 @@ impl<'a> Look<'a> {
     }
 }
 
-fn brokers(config: &IngressConfig) -> String {
-    config.source.client.brokers.join(", ")
+fn brokers(settings: &KafkaSource) -> String {
+    settings.client.brokers.join(", ")
 }
 
 /// Never nothing: the last question gets a chance.
@@ -305,6 +309,11 @@ mod tests {
     use rdkafka::types::RDKafkaRespErr as Code;
 
     use super::*;
+
+    fn look_at(config: &IngressConfig, patience: Duration) -> SourceReport {
+        let Source::Kafka(settings) = &config.source else { panic!("Kafka") };
+        look(config, settings, patience)
+    }
 
     fn config(brokers: &str, topics: &str) -> IngressConfig {
         let text = format!(
@@ -331,7 +340,7 @@ mod tests {
     #[test]
     fn an_unreachable_source_is_one_problem_that_names_the_brokers() {
         let begun = Instant::now();
-        let report = look(&config("127.0.0.1:1", "[\"a\"]"), Duration::from_millis(1500));
+        let report = look_at(&config("127.0.0.1:1", "[\"a\"]"), Duration::from_millis(1500));
         assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
         assert_eq!((report.findings.len(), report.topics.len()), (1, 0), "{report:?}");
         assert_found(&report, "problem: brokers 127.0.0.1:1: ", &["no broker answers"]);
@@ -344,7 +353,7 @@ mod tests {
             mock.create_topic(topic, partitions, 1).unwrap();
         }
         let topics = "[\"orders\", \"absent\", \"^audit\\\\..*\", \"^none-.*\"]";
-        let report = look(&config(&mock.bootstrap_servers(), topics), CONNECT_TIMEOUT);
+        let report = look_at(&config(&mock.bootstrap_servers(), topics), CONNECT_TIMEOUT);
         assert_eq!(report.topics, ["audit.one", "audit.two", "orders"], "{report:#?}");
         assert_found(&report, "ok: brokers ", &["answer", "1 in the cluster"]);
         assert_found(&report, "ok: topic orders has 3 partitions", &["no topic id"]);
@@ -363,14 +372,15 @@ mod tests {
         let mock = MockCluster::new(1).unwrap();
         mock.create_topic("orders", 3, 1).unwrap();
         let config = config(&mock.bootstrap_servers(), "[\"orders\"]");
-        let native = config.source.client.build(&config.kafka_role()).unwrap();
+        let (client, role) = config.kafka().unwrap();
+        let native = client.build(&role).unwrap();
         let consumer: BaseConsumer = native.create().unwrap();
         let committed = || consumer.committed_offsets(range(), Duration::from_secs(5)).unwrap();
         let mut offsets = TopicPartitionList::new();
         offsets.add_partition_offset("orders", 1, Offset::Offset(5)).unwrap();
         consumer.commit(&offsets, CommitMode::Sync).unwrap();
         let before = committed();
-        let report = look(&config, CONNECT_TIMEOUT);
+        let report = look_at(&config, CONNECT_TIMEOUT);
         assert_found(&report, "ok: group ddc-t may be used", &["commits for 1 of 3 partitions"]);
         assert_eq!(committed(), before);
     }
@@ -387,7 +397,7 @@ mod tests {
         mock.create_topic("orders", 1, 1).unwrap();
         let denied = [Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED; 20];
         mock.request_errors(rdkafka::types::RDKafkaApiKey::OffsetFetch, &denied);
-        let report = look(&config(&mock.bootstrap_servers(), "[\"orders\"]"), CONNECT_TIMEOUT);
+        let report = look_at(&config(&mock.bootstrap_servers(), "[\"orders\"]"), CONNECT_TIMEOUT);
         assert_found(&report, "problem: group ddc-t: ", &["forbid this consumer group"]);
         assert_eq!(report.topics, ["orders"], "the rest is looked at all the same");
     }
@@ -398,7 +408,7 @@ mod tests {
         mock.create_topic("orders", 1, 1).unwrap();
         let busy = [Code::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS; 2];
         mock.request_errors(rdkafka::types::RDKafkaApiKey::OffsetFetch, &busy);
-        let report = look(&config(&mock.bootstrap_servers(), "[\"orders\"]"), CONNECT_TIMEOUT);
+        let report = look_at(&config(&mock.bootstrap_servers(), "[\"orders\"]"), CONNECT_TIMEOUT);
         assert_found(&report, "ok: group ddc-t may be used", &[]);
     }
 }

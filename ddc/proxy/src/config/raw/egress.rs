@@ -1,19 +1,21 @@
-//! The tables of an egress: a link that receives and a Kafka sink.
+//! The tables of an egress: a link that receives and a sink.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{RawAdmin, RawKafkaSink, RawLinkCommon, RawLog, RawTelemetry};
+use super::{RawAdmin, RawKafkaSink, RawLinkCommon, RawLog, RawTelemetry, RawUdpSink};
 use crate::config::units::{ByteSize, Span};
 use crate::config::values::{Address, Endpoint};
 
-/// The destination side of one link: receives datagrams and writes to a Kafka cluster; it never sends anything back. Run it
+/// The destination side of one link: receives datagrams and writes to a Kafka cluster, or sends UDP datagrams on;
+/// it never sends anything back over the link. Run it
 /// with `ddc egress -c FILE`, look at it first with `ddc check -c FILE`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub(crate) struct RawEgress {
     pub(crate) link: RawEgressLink,
+    #[serde(default)]
     pub(crate) sink: RawSink,
     #[serde(default)]
     pub(crate) admin: RawAdmin,
@@ -60,16 +62,19 @@ impl Default for RawReceive {
     }
 }
 
-/// Where records go.
+/// Where records go: one of `[sink.kafka]` and `[sink.udp]`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct RawSink {
     /// How much may wait between the link and the destination while the destination is slow or away. When it is full,
     /// records are dropped, counted and reported by topic, partition and offset.
-    #[serde(default = "default_buffer")]
     pub(crate) buffer: ByteSize,
-    pub(crate) kafka: RawKafkaSink,
+    pub(crate) kafka: Option<RawKafkaSink>,
+    pub(crate) udp: Option<RawUdpSink>,
 }
 
-fn default_buffer() -> ByteSize {
-    ByteSize::mib(64)
+impl Default for RawSink {
+    fn default() -> Self {
+        Self { buffer: ByteSize::mib(64), kafka: None, udp: None }
+    }
 }

@@ -1,19 +1,20 @@
-//! The tables of an ingress: a Kafka source and a link that sends.
+//! The tables of an ingress: a source and a link that sends.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{RawAdmin, RawKafkaSource, RawLinkCommon, RawLog, RawTelemetry, choices};
+use super::{RawAdmin, RawKafkaSource, RawLinkCommon, RawLog, RawTelemetry, RawUdpSource, choices};
 use crate::config::units::{ByteSize, Rate, Span};
 use crate::config::values::{Address, Endpoint, FecCode};
 
-/// The source side of one link: reads a Kafka cluster and sends datagrams one way. Run it with `ddc ingress -c FILE`,
+/// The source side of one link: reads a Kafka cluster, or UDP datagrams, and sends datagrams one way. Run it with `ddc ingress -c FILE`,
 /// look at it first with `ddc check -c FILE`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub(crate) struct RawIngress {
     pub(crate) link: RawIngressLink,
+    #[serde(default)]
     pub(crate) source: RawSource,
     #[serde(default)]
     pub(crate) admin: RawAdmin,
@@ -45,7 +46,8 @@ pub(crate) struct RawIngressLink {
     /// The longest burst, as time on the wire at `rate`; a single datagram is always allowed.
     #[serde(default = "default_burst")]
     pub(crate) burst: Span,
-    /// How many packed bytes may wait for the link. When it is full, reading from Kafka pauses; nothing is dropped.
+    /// How many packed bytes may wait for the link. When it is full, reading from Kafka pauses and nothing is dropped; UDP
+    /// datagrams, whose senders do not wait, are dropped and counted.
     #[serde(default = "default_buffer")]
     pub(crate) buffer: ByteSize,
     /// The id of the key that seals what is sent. Needed when there is more than one key.
@@ -131,8 +133,10 @@ choices! {
     }
 }
 
-/// Where records come from.
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+/// Where records come from: one of `[source.kafka]` and `[source.udp]`.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
 pub(crate) struct RawSource {
-    pub(crate) kafka: RawKafkaSource,
+    pub(crate) kafka: Option<RawKafkaSource>,
+    pub(crate) udp: Option<RawUdpSource>,
 }

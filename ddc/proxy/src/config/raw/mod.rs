@@ -10,10 +10,12 @@ mod egress;
 mod ingress;
 mod kafka;
 mod telemetry;
+mod udp;
 
 pub use ingress::Compression;
 pub use kafka::{CommitOnStop, LateRecords, PartitionMode, SaslMechanism, SecurityProtocol, StartAt};
 pub use telemetry::SyslogFacility;
+pub use udp::LateDatagrams;
 
 pub(crate) use egress::*;
 pub(crate) use ingress::{RawIngress, RawIngressLink, default_rate};
@@ -22,6 +24,7 @@ pub(crate) use kafka::{
     RawSecurity, RawTls,
 };
 pub(crate) use telemetry::RawTelemetry;
+pub(crate) use udp::{RawUdpSink, RawUdpSource};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

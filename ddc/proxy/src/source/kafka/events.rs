@@ -164,8 +164,7 @@ impl KafkaSource {
     }
 
     pub(super) fn serve_starting(&mut self, now: Instant) {
-        let starts =
-            self.starting.step(now, &self.config.source, &self.link, &mut self.member, &mut self.topics);
+        let starts = self.starting.step(now, &self.settings, &self.link, &mut self.member, &mut self.topics);
         if !starts.is_empty() {
             self.begin(starts, now);
         }

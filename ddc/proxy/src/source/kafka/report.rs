@@ -110,11 +110,11 @@ impl KafkaSource {
     }
 
     fn no_partition(&self) -> String {
-        let topics: Vec<&str> = self.config.source.topics.iter().map(TopicPattern::as_str).collect();
+        let topics: Vec<&str> = self.settings.topics.iter().map(TopicPattern::as_str).collect();
         format!(
             "no partition is assigned: group {}, topics {}; the brokers may be away, no topic may match, or other members \
              of the group may have all partitions",
-            self.config.source.group,
+            self.settings.group,
             topics.join(", ")
         )
     }

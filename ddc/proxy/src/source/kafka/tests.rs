@@ -18,7 +18,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::*;
-use crate::config::{CommitOnStop, Config};
+use crate::config::{CommitOnStop, Config, Source};
 use crate::source::metadata::CommitMetadata;
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
@@ -54,11 +54,17 @@ struct Run {
     _directory: tempfile::TempDir,
 }
 
+fn settings(config: &mut IngressConfig) -> &mut Settings {
+    let Source::Kafka(settings) = &mut config.source else { panic!("Kafka") };
+    settings
+}
+
 impl Run {
     fn start(brokers: &str, change: impl FnOnce(&mut IngressConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut config = config(directory.path(), brokers);
         change(&mut config);
+        let settings = settings(&mut config).clone();
         let registry = Registry::default();
         let metrics = registry.ingress("t").unwrap();
         let shared = Arc::new(Shared::new());
@@ -76,7 +82,7 @@ impl Run {
             max_partitions: 100,
         };
         let role = Role::Source(SourceSettings {
-            group: config.source.group.clone(),
+            group: settings.group.clone(),
             max_record_bytes: 1 << 20,
             queue_bytes: 8 << 20,
         });
@@ -91,6 +97,7 @@ impl Run {
             state,
             metrics: Arc::clone(&metrics),
             config: Arc::new(config),
+            settings,
         })
         .unwrap();
         let watchdog = Watchdog::new(None);
@@ -202,7 +209,8 @@ fn blocks_that_the_link_lost_are_read_again_and_not_committed_before() {
     for partition in 0..2 {
         produce(&mock, partition, 200, 50);
     }
-    let mut run = Run::start(&mock.bootstrap_servers(), |config| config.source.commit_delay = Duration::ZERO);
+    let mut run =
+        Run::start(&mock.bootstrap_servers(), |config| settings(config).commit_delay = Duration::ZERO);
     run.until("the first pass", |run| {
         run.take();
         run.records == 400
@@ -245,7 +253,7 @@ fn the_group_is_served_while_nothing_can_be_sent() {
     let second = Run::start(&mock.bootstrap_servers(), |config| {
         small(config);
         // What it sends is young, so nothing of it is committed, and the first begins where it does.
-        config.source.commit_on_stop = CommitOnStop::Delayed;
+        settings(config).commit_on_stop = CommitOnStop::Delayed;
     });
     first.until("a partition moves", |first| {
         first.metrics.assigned_partitions.value() == 1 && second.metrics.assigned_partitions.value() == 1
@@ -331,8 +339,8 @@ fn start_at_committed_waits_for_a_commit_and_then_goes_on() {
     let mock = mock(1);
     produce(&mock, 0, 10, 10);
     let mut run = Run::start(&mock.bootstrap_servers(), |config| {
-        config.source.start_at = crate::config::StartAt::Committed;
-        config.source.commit_on_stop = CommitOnStop::Delayed;
+        settings(config).start_at = crate::config::StartAt::Committed;
+        settings(config).commit_on_stop = CommitOnStop::Delayed;
     });
     run.until("it says what is missing", |run| {
         run.shared.problems().iter().any(|problem| problem.contains("has committed nothing"))
