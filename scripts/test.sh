@@ -21,6 +21,7 @@ export DDC_BIN
 
 # A hanging test must not hang CI: these are some ten times what the stages take.
 UNIT_LIMIT=20m
+VECTOR_LIMIT=25m
 E2E_LIMIT=25m
 DEMO_LIMIT=5m
 
@@ -39,6 +40,9 @@ main() {
   stage clippy cargo clippy --workspace --all-targets --locked -- -D warnings || true
   stage build build || finish
   stage generated cargo xtask check || true
+  stage dashboards grafana/check.py || true
+  stage rules deploy/prometheus/check.sh || true
+  stage vector vector_pipeline || true
   stage unit unit_tests || true
   stage brokers fetch_brokers || finish
   stage e2e e2e_tests || true
@@ -64,6 +68,12 @@ main() {
 
   build() {
     cargo test --workspace --locked --no-run && cargo build --workspace --locked --bins
+  }
+
+  # The pipeline with the double's VRL compiler; its tests are cargo's, in a workspace of its own.
+  vector_pipeline() {
+    timeout -k 10 "$VECTOR_LIMIT" vector/check.sh &&
+      scripts/cargo-deny.sh --manifest-path vector/double/Cargo.toml --config vector/double/deny.toml check bans licenses sources
   }
 
   fetch_brokers() {
