@@ -52,7 +52,7 @@ struct Filled {
     /// Why it may.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<&'static str>,
-    /// The labels that each series of the answer is named by, after `{{` and `}}` in its legend.
+    /// The labels that its legend names. What stands in for absent series (`or on (site, link) 0 * …`) may lack its own one.
     labels: Vec<String>,
 }
 

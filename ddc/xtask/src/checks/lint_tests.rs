@@ -19,7 +19,7 @@ fn good() -> Value {
         ]},
         "panels": [{
             "id": 1, "type": "timeseries", "title": "P", "description": "D", "datasource": source,
-            "gridPos": {"x": 0, "y": 0, "w": 8, "h": 8},
+            "gridPos": {"x": 0, "y": 0, "w": 24, "h": 8},
             "fieldConfig": {"defaults": {"unit": "pps"}, "overrides": []},
             "targets": [{"refId": "A", "datasource": source, "expr": EXPR}]
         }]

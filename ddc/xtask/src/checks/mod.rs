@@ -7,6 +7,7 @@
 mod known;
 mod lint;
 mod places;
+mod provisioning;
 mod rules;
 mod texts;
 
@@ -64,6 +65,10 @@ pub(crate) fn all(root: &Path) -> anyhow::Result<Vec<Finding>> {
     findings.extend(lint::check(&dashboards, &known));
     findings.extend(lint::every_metric_is_shown(&dashboards));
     findings.extend(runbooks(root, &dashboards));
+    findings.extend(provisioning::check(
+        &files(root, "grafana/provisioning", &["yaml"])?,
+        &files(root, "deploy/prometheus", &["yml"])?,
+    ));
     findings.extend(texts::labels_pass("vector/vrl/metrics.vrl", &vrl("metrics.vrl")));
     for (directory, endings) in TEXTS {
         findings.extend(texts::check(&files(root, directory, endings)?, &known));

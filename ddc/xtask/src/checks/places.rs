@@ -1,4 +1,6 @@
-//! Whether panels lie on the page as a reader expects: inside it, and not on top of each other.
+//! Whether panels lie on the page as a reader expects: inside it, not on top of each other, and in full lines.
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -46,6 +48,16 @@ pub(super) fn check(panels: &[Value]) -> Vec<(String, String)> {
         }
         seen.push((title(panel), place));
     }
+    let lines: BTreeSet<u64> = seen.iter().map(|(_, place)| place.top).collect();
+    for top in lines {
+        let line: Vec<_> = seen.iter().filter(|(_, place)| place.top == top).collect();
+        let width: u64 = line.iter().map(|(_, place)| place.width).sum();
+        let even = line.windows(2).all(|pair| pair[0].1.height == pair[1].1.height);
+        if width < WIDTH || !even {
+            let what = "begins a line with a hole in it: make its panels equally high, and 24 wide together";
+            wrong.push((line[0].0.clone(), what.to_owned()));
+        }
+    }
     wrong
 }
 
@@ -60,7 +72,12 @@ mod tests {
         let panel = |title: &str, x: u64, y: u64, w: u64| json!({"title": title, "gridPos": {"x": x, "y": y, "w": w, "h": 8}});
         assert_eq!(check(&[panel("a", 0, 0, 12), panel("b", 12, 0, 12), panel("c", 0, 8, 24)]), []);
         let wrong = check(&[panel("a", 0, 0, 12), panel("b", 11, 7, 12)]);
-        assert_eq!(wrong, [("b".to_owned(), "lies on panel \"a\"".to_owned())]);
+        assert_eq!(wrong[0], ("b".to_owned(), "lies on panel \"a\"".to_owned()));
+        let wrong = check(&[panel("a", 0, 0, 24), panel("b", 0, 8, 12), panel("c", 12, 8, 8)]);
+        assert!(wrong.len() == 1 && wrong[0].0 == "b" && wrong[0].1.contains("hole"), "{wrong:?}");
+        let mut uneven = [panel("a", 0, 0, 12), panel("b", 12, 0, 12)];
+        uneven[1]["gridPos"]["h"] = 6.into();
+        assert!(check(&uneven)[0].1.contains("hole"));
         assert!(check(&[panel("a", 16, 0, 9)])[0].1.contains("does not fit"));
         assert!(check(&[panel("a", 0, 0, 0)])[0].1.contains("does not fit"));
         assert!(check(&[json!({"title": "a"})])[0].1.contains("gridPos"));

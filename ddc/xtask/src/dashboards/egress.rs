@@ -97,7 +97,7 @@ fn recovering() -> Vec<Panel> {
                 target(series("ddc_egress_blocks_lost_total").rate(), "lost whole {{link}}"),
                 target(series("ddc_egress_blocks_late_total").rate(), "late {{link}}"),
             ],
-        )
+        ).wide(12)
         .runbooks(&["PacketLoss"]),
         lines(
             "Symbols repaired and spare",
@@ -106,17 +106,17 @@ fn recovering() -> Vec<Panel> {
                 target(series("ddc_egress_symbols_repaired_total").rate(), "repaired {{link}}"),
                 target(series("ddc_egress_symbols_spare_total").rate(), "spare {{link}}"),
             ],
-        ),
+        ).wide(12),
         lines(
             "Reorder window",
             "Bytes of blocks that wait for their order or for repair.",
             vec![target(series("ddc_egress_window_bytes").now(), "{{link}} {{site}}")],
-        ),
+        ).wide(12),
         lines(
             "Batches refused",
             "Whole batches that could not be read: the two sides are of different versions, or one has a fault.",
             vec![target(series("ddc_egress_batches_refused_total").rate(), "{{link}} {{site}}")],
-        )
+        ).wide(12)
         .runbooks(&["RecordsMissing"]),
     ]
 }
@@ -259,15 +259,16 @@ fn life() -> Vec<Panel> {
             "CPU of the threads, egress",
             "Each thread of the data path, in parts of one core. The far side loses datagrams well before the receive thread is at 1.",
             vec![target(series("ddc_thread_cpu_seconds_total").on("egress").by("thread").rate(), "{{link}} {{thread}}")],
-        )
+        ).wide(12)
         .runbooks(&["CpuHigh"]),
         number(
             "Session began",
             "Start of the newest session, by the ingress's clock.",
             date(series("ddc_egress_session_start_timestamp_seconds").now()),
         )
-        .unit("dateTimeFromNow"),
-        number("Key id", "The key of the newest session.", series("ddc_egress_key_id").now()),
-        certificates("Certificates of the egress end in", "egress"),
+        .unit("dateTimeFromNow")
+        .sized(4, 8),
+        number("Key id", "The key of the newest session.", series("ddc_egress_key_id").now()).sized(4, 8),
+        certificates("egress"),
     ]
 }

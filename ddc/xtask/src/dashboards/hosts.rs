@@ -86,14 +86,10 @@ fn telemetry() -> Vec<Panel> {
     ]
 }
 
-/// `of` for each site and host, `or` zero for each Vector that runs: what never happened has no series.
+/// `of` by component, or zero for each Vector that runs: what never happened has no series.
 fn or_zero(of: &str) -> Query {
-    foreign(
-        &format!(
-            r#"({of}) or on (site, host) 0 * max by (site, host) (vector_uptime_seconds{{site=~"$site"}})"#
-        ),
-        "eps",
-    )
+    let none = r#"label_replace(0 * max by (site, host) (vector_uptime_seconds{site=~"$site"}), "component_id", "none", "", "")"#;
+    foreign(&format!("({of}) or on (site, host) {none}"), "eps")
 }
 
 fn vector() -> Vec<Panel> {

@@ -245,23 +245,23 @@ fn sending() -> Vec<Panel> {
             "Send errors by reason",
             "Times the kernel did not take a datagram. `unreachable` on a diode: the static neighbour entry is missing.",
             vec![target(series("ddc_ingress_send_errors_total").by("reason").rate(), "{{link}} {{reason}}")],
-        )
+        ).wide(12)
         .runbooks(&["IngressStopped"]),
         lines(
             "Datagrams not sent by reason",
             "What was not sent after all, for the egress to see as lost on the path.",
             vec![target(series("ddc_dropped_packets_total").on("ingress").by("reason").rate(), "{{link}} {{reason}}")],
-        ),
+        ).wide(12),
         lines(
             "Bytes that wait",
             "Between the source and the socket, bounded by `[link] buffer`.",
             vec![target(series("ddc_ingress_queue_bytes").now(), "{{link}} {{site}}")],
-        ),
+        ).wide(12),
         lines(
             "Buffer found full, ingress",
             "Each time the source is paused: Kafka keeps the records. With a UDP source datagrams are lost, and counted.",
             vec![target(series("ddc_buffer_full_total").on("ingress").rate(), "{{link}} {{site}}")],
-        ),
+        ).wide(12),
     ]
 }
 
@@ -275,18 +275,21 @@ fn life() -> Vec<Panel> {
                 "{{link}} {{thread}}",
             )],
         )
+        .wide(12)
         .runbooks(&["CpuHigh"]),
         number(
             "Session began",
             "Start of the session the ingress sends in: each start of the ingress begins one.",
             date(series("ddc_ingress_session_start_timestamp_seconds").now()),
         )
-        .unit("dateTimeFromNow"),
+        .unit("dateTimeFromNow")
+        .sized(4, 8),
         number(
             "Key id",
             "The key it seals with: the egress must have it in its keyring.",
             series("ddc_ingress_key_id").now(),
-        ),
-        certificates("Certificates of the ingress end in", "ingress"),
+        )
+        .sized(4, 8),
+        certificates("ingress"),
     ]
 }

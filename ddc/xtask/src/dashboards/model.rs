@@ -137,7 +137,7 @@ pub(crate) fn number(title: &'static str, about: &'static str, query: Query) -> 
 
 /// States over time, half the page wide.
 pub(crate) fn states(title: &'static str, about: &'static str, targets: Vec<Target>) -> Panel {
-    panel(View::States, title, about, targets, (12, 6))
+    panel(View::States, title, about, targets, (12, 8))
 }
 
 /// A table over the whole width.

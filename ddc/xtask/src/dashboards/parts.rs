@@ -74,7 +74,7 @@ pub(super) fn date(query: Query) -> Query {
 }
 
 /// Seconds until the first certificate in each file ends, one number for each; -1 where a side has no files.
-pub(super) fn certificates(title: &'static str, side: &'static str) -> Panel {
+pub(super) fn certificates(side: &'static str) -> Panel {
     let mut left = over(
         "{0} - time()",
         [series("ddc_certificate_expiry_timestamp_seconds").on(side).by("certificate").now()],
@@ -82,7 +82,7 @@ pub(super) fn certificates(title: &'static str, side: &'static str) -> Panel {
     .or_else(side, -1);
     left.unit = Some("dtdurations");
     number(
-        title,
+        "Certificates end in",
         "Until the end of the first certificate in each file of the connection to Kafka. A pair that speaks to Kafka without TLS has none.",
         left,
     )
@@ -90,7 +90,7 @@ pub(super) fn certificates(title: &'static str, side: &'static str) -> Panel {
     .words(&[("-1", "no certificates", "text")])
     .steps(&[(0.0, "red"), (7.0 * DAY, "orange"), (30.0 * DAY, "green")])
     .runbooks(&["CertificateExpiring"])
-    .wide(8)
+    .sized(4, 8)
 }
 
 /// A day in seconds.
