@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use ddc_telemetry::{EgressMetrics, HistogramBuffer};
+use ddc_telemetry::{EgressMetrics, Histogram, HistogramBuffer};
 use ddc_udp::clock::wall_clock_micros;
 use ddc_wire::Timestamp;
 
@@ -40,8 +40,39 @@ pub struct Latencies {
     began: Instant,
     now_micros: u64,
     wall_millis: i64,
-    sink: HistogramBuffer,
-    end_to_end: HistogramBuffer,
+    sink: Runs,
+    end_to_end: Runs,
+}
+
+/// Equal durations in a row, which are the rule inside a burst: they are sorted into their bucket once.
+#[derive(Debug, Default)]
+struct Runs {
+    buffer: HistogramBuffer,
+    micros: u64,
+    length: u64,
+}
+
+impl Runs {
+    #[inline]
+    fn observe(&mut self, micros: u64) {
+        if micros != self.micros {
+            self.end();
+            self.micros = micros;
+        }
+        self.length += 1;
+    }
+
+    fn end(&mut self) {
+        if self.length > 0 {
+            let length = std::mem::take(&mut self.length);
+            self.buffer.observe_many(Duration::from_micros(self.micros), length);
+        }
+    }
+
+    fn flush(&mut self, histogram: &Histogram) {
+        self.end();
+        self.buffer.flush(histogram);
+    }
 }
 
 impl Default for Latencies {
@@ -50,8 +81,8 @@ impl Default for Latencies {
             began: Instant::now(),
             now_micros: 0,
             wall_millis: 0,
-            sink: HistogramBuffer::default(),
-            end_to_end: HistogramBuffer::default(),
+            sink: Runs::default(),
+            end_to_end: Runs::default(),
         };
         fresh.tick();
         fresh
@@ -81,10 +112,10 @@ impl Latencies {
     /// sides differ.
     #[inline]
     pub fn acknowledged(&mut self, times: Times) {
-        self.sink.observe(Duration::from_micros(self.now_micros.saturating_sub(times.handed_micros)));
+        self.sink.observe(self.now_micros.saturating_sub(times.handed_micros));
         if times.created_millis != Times::NO_TIME {
             let passed = self.wall_millis.saturating_sub(times.created_millis).max(0);
-            self.end_to_end.observe(Duration::from_millis(passed as u64));
+            self.end_to_end.observe((passed as u64).saturating_mul(1_000));
         }
     }
 

@@ -22,7 +22,8 @@ use ddc_telemetry::catalogue::IngressMetrics;
 use ddc_telemetry::exposition::LinkMetrics;
 use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::notify::Tick;
-use ddc_telemetry::reasons::{SkipReason, SourceDropReason};
+use ddc_telemetry::process::thread_cpu;
+use ddc_telemetry::reasons::{SkipReason, SourceDropReason, Thread};
 use ddc_udp::clock::wall_clock_micros;
 use ddc_udp::{OpenError, ReceiveBatch, ReceiverOptions, ReceiverSocket};
 use ddc_wire::{Epoch, RecordHeader, SourceState, Timestamp, TopicId};
@@ -325,6 +326,7 @@ impl UdpSource {
     }
 
     fn report(&mut self) {
+        self.metrics.common.thread_cpu_seconds.set(Thread::Source, thread_cpu());
         self.shared.lag.store(self.lag(), Ordering::Relaxed);
         let mut notes = serde_json::Map::new();
         for number in 0..self.streams.len() {
