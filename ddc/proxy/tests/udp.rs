@@ -20,7 +20,7 @@ use ddc_proxy::egress::{self, Egress};
 use ddc_proxy::ingress::{self, Ingress};
 use ddc_telemetry::Registry;
 use ddc_telemetry::notify::Watchdog;
-use ddc_telemetry::reasons::{KafkaErrorReason, MissingReason, SourceDropReason};
+use ddc_telemetry::reasons::{KafkaErrorReason, MissingReason, SourceDropReason, Thread};
 use ddc_udp::{ReceiveBatch, ReceiverOptions, ReceiverSocket, SenderOptions, SenderSocket};
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -269,6 +269,7 @@ fn boundaries_and_order_hold_over_two_streams_and_loss_is_repaired() {
     });
     thread::sleep(QUIET);
     assert_eq!(drops(&ingress), [oversize, 0, 0]);
+    assert!(ingress.metrics().common.thread_cpu_seconds.value(Thread::Source) > Duration::ZERO);
     assert_eq!(ingress.metrics().records_read.value(), COUNT + oversize);
     let (lost, repaired) = (relay.lost.load(Ordering::Relaxed), egress.metrics().symbols_repaired.value());
     println!("          {lost} link datagrams lost, {repaired} symbols repaired");
