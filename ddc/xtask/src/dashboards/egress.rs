@@ -25,7 +25,7 @@ fn now() -> Vec<Panel> {
     vec![
         number("Ready", "Whether the egress can do its work.", series("ddc_ready").on("egress").least())
             .words(&YES_IS_GOOD)
-            .runbooks(&["EgressDown", "SinkDown"]),
+            .runbooks(&["NotReady", "EgressDown", "SinkDown"]),
         number("Heartbeat age", "Seconds since the last heartbeat came.", heartbeat_age())
             .steps(&[(0.0, "green"), (3.0, "orange"), (5.0, "red")])
             .runbooks(&["LinkInterrupted"]),
@@ -50,7 +50,7 @@ fn now() -> Vec<Panel> {
             "What the kernel gave: too small a buffer loses datagrams in bursts (net.core.rmem_max).",
             series("ddc_egress_receive_buffer_bytes").now(),
         )
-        .runbooks(&["SocketDrops"]),
+        .runbooks(&["ReceiveBufferSmall"]),
     ]
 }
 
@@ -81,7 +81,7 @@ fn receiving() -> Vec<Panel> {
             vec![target(series("ddc_dropped_packets_total").on("egress").by("reason").rate(), "{{link}} {{reason}}")],
         )
         .wide(24)
-        .runbooks(&["SealRejects"]),
+        .runbooks(&["SealRejects", "SessionRejects", "KeyMismatch", "PacketsRefused"]),
     ]
 }
 
@@ -98,7 +98,7 @@ fn recovering() -> Vec<Panel> {
                 target(series("ddc_egress_blocks_late_total").rate(), "late {{link}}"),
             ],
         ).wide(12)
-        .runbooks(&["PacketLoss"]),
+        .runbooks(&["UnrepairableBlocks"]),
         lines(
             "Symbols repaired and spare",
             "Computed from repair symbols, and not needed. On a clean path every repair symbol is spare.",
@@ -106,7 +106,7 @@ fn recovering() -> Vec<Panel> {
                 target(series("ddc_egress_symbols_repaired_total").rate(), "repaired {{link}}"),
                 target(series("ddc_egress_symbols_spare_total").rate(), "spare {{link}}"),
             ],
-        ).wide(12),
+        ).runbooks(&["RepairHigh"]).wide(12),
         lines(
             "Reorder window",
             "Bytes of blocks that wait for their order or for repair.",
@@ -117,7 +117,7 @@ fn recovering() -> Vec<Panel> {
             "Whole batches that could not be read: the two sides are of different versions, or one has a fault.",
             vec![target(series("ddc_egress_batches_refused_total").rate(), "{{link}} {{site}}")],
         ).wide(12)
-        .runbooks(&["RecordsMissing"]),
+        .runbooks(&["VersionMismatch"]),
     ]
 }
 
@@ -139,7 +139,7 @@ fn delivering() -> Vec<Panel> {
                 target(series("ddc_egress_records_duplicate_total").rate(), "duplicate {{link}}"),
                 target(series("ddc_egress_records_late_total").rate(), "late {{link}}"),
             ],
-        ),
+        ).runbooks(&["RecordsLate"]),
         stack(
             "Records missing by reason",
             "Sent, and not delivered. The log names topic, partition and offsets.",
@@ -151,9 +151,9 @@ fn delivering() -> Vec<Panel> {
             "Errors of the destination's Kafka or of the socket that is written.",
             vec![target(series("ddc_egress_sink_errors_total").by("reason").rate(), "{{link}} {{reason}}")],
         )
-        .runbooks(&["SinkDown"]),
+        .runbooks(&["SinkErrors", "SinkDown"]),
         lines("Sink latency", "From handing a record to the sink to its acknowledgement.", latency("ddc_egress_sink_latency_seconds"))
-            .runbooks(&["SinkDown"]),
+            .runbooks(&["SinkSlow"]),
         lines(
             "End-to-end latency",
             "From a record's timestamp at the source to the sink's acknowledgement; the clocks' difference is part of it.",
@@ -182,7 +182,7 @@ fn delivering() -> Vec<Panel> {
             "Each time records were dropped and reported.",
             vec![target(series("ddc_buffer_full_total").on("egress").rate(), "{{link}} {{site}}")],
         )
-        .runbooks(&["SinkDown"]),
+        .runbooks(&["BufferFull"]),
     ]
 }
 
@@ -268,7 +268,7 @@ fn life() -> Vec<Panel> {
         )
         .unit("dateTimeFromNow")
         .sized(4, 8),
-        number("Key id", "The key of the newest session.", series("ddc_egress_key_id").now()).sized(4, 8),
+        number("Key id", "The key of the newest session.", series("ddc_egress_key_id").now()).runbooks(&["KeyMismatch"]).sized(4, 8),
         certificates("egress"),
     ]
 }

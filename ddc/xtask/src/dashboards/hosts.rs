@@ -30,11 +30,11 @@ fn processes() -> Vec<Panel> {
             "Started",
             "When each process started, by its own clock.",
             super::parts::date(series("ddc_process_start_timestamp_seconds").now()),
-        )
+        ).runbooks(&["ProxyRestarted", "ProxyFlapping"])
         .unit("dateTimeFromNow")
         .legend("{{process}}")
         .wide(8),
-        number("Version", "What runs, and the id of this start: it changes with each.", series("ddc_build_info").by("version").by("instance_id").now())
+        number("Version", "What runs, and the id of this start: it changes with each.", series("ddc_build_info").by("version").by("instance_id").now()).runbooks(&["VersionMismatch"])
             .unit("none")
             .legend("{{process}} {{version}} {{instance_id}}")
             .names_only()
@@ -44,7 +44,7 @@ fn processes() -> Vec<Panel> {
             "Rounds in which every thread of the data path was seen to move. 0: a thread hangs, or the process is gone.",
             vec![target(series("ddc_process_ticks_total").rate(), PROCESS)],
         )
-        .runbooks(&["EgressDown", "IngressStopped"]),
+        .runbooks(&["ThreadsStuck", "EgressDown", "IngressStopped"]),
         lines(
             "CPU",
             "In cores: 1 is one core. The far side loses datagrams before a host is saturated.",
@@ -52,7 +52,7 @@ fn processes() -> Vec<Panel> {
         )
         .unit("none")
         .runbooks(&["CpuHigh"]),
-        lines("Memory", "Resident memory; it is bounded by the configuration.", vec![target(series("ddc_process_resident_memory_bytes").now(), PROCESS)]),
+        lines("Memory", "Resident memory; it is bounded by the configuration.", vec![target(series("ddc_process_resident_memory_bytes").now(), PROCESS)]).runbooks(&["MemoryHigh"]),
     ]
 }
 
@@ -66,7 +66,7 @@ fn telemetry() -> Vec<Panel> {
                 target(series("ddc_statsd_datagrams_dropped_total").rate(), "dropped {{process}}"),
             ],
         )
-        .runbooks(&["TelemetrySilent"]),
+        .runbooks(&["TelemetryDropped", "TelemetrySilent"]),
         lines(
             "Syslog",
             "Messages sent, and dropped because the target was away or slow.",
@@ -76,12 +76,13 @@ fn telemetry() -> Vec<Panel> {
             ],
         )
         .unit("mps")
-        .runbooks(&["TelemetrySilent"]),
+        .runbooks(&["TelemetryDropped"]),
         lines(
             "Log lines dropped",
             "Lines that stderr's reader was too slow for.",
             vec![target(series("ddc_log_lines_dropped_total").rate(), PROCESS)],
         )
+        .runbooks(&["TelemetryDropped"])
         .unit("cps"),
     ]
 }
@@ -110,7 +111,7 @@ fn vector() -> Vec<Panel> {
             "Metrics and log messages that came in, by component.",
             vec![target(events("vector_component_received_events_total"), "{{component_id}} {{host}}")],
         )
-        .runbooks(&["TelemetrySilent"]),
+        .runbooks(&["TelemetrySilent", "FarTelemetrySilent"]),
         lines(
             "Events sent",
             "Metrics and log messages handed on, by component.",
@@ -120,12 +121,14 @@ fn vector() -> Vec<Panel> {
             "Events discarded",
             "What a transform dropped: names that are not ours, or repeated errors.",
             vec![target(events("vector_component_discarded_events_total"), "{{component_id}} {{host}}")],
-        ),
+        )
+        .runbooks(&["VectorErrors"]),
         lines(
             "Errors",
             "Errors of Vector's components: lines it could not read, targets it could not reach.",
             vec![target(events("vector_component_errors_total"), "{{component_id}} {{host}}")],
-        ),
+        )
+        .runbooks(&["VectorErrors"]),
         lines(
             "Load of components",
             "The part of the time a component is at work: near 1 it is the bottleneck.",
@@ -171,7 +174,7 @@ fn hosts() -> Vec<Panel> {
                 ]),
                 HOST,
             )],
-        ),
+        ).runbooks(&["HostMemoryLow"]),
         lines("Load", "Processes that run or wait, mean of a minute.", vec![target(foreign(r#"max by (site, host) (host_load1{site=~"$site"})"#, "short"), HOST)]),
         lines(
             "Network",
@@ -189,7 +192,7 @@ fn hosts() -> Vec<Panel> {
                 target(device("host_network_transmit_errs_total", "pps"), "out {{device}} {{host}}"),
                 target(device("host_network_transmit_packets_drop_total", "pps"), "dropped {{device}} {{host}}"),
             ],
-        ),
+        ).runbooks(&["HostNetworkErrors"]),
         lines(
             "Disks",
             "The part of each file system that is used.",
@@ -200,7 +203,7 @@ fn hosts() -> Vec<Panel> {
                 ]),
                 "{{mountpoint}} {{host}}",
             )],
-        ),
+        ).runbooks(&["HostDiskFull"]),
     ];
     panels.into_iter().map(|panel| panel.step(HOST_STEP)).collect()
 }

@@ -24,7 +24,7 @@ fn now() -> Vec<Panel> {
     vec![
         number("Ready", "Whether the ingress can do its work.", series("ddc_ready").on("ingress").least())
             .words(&YES_IS_GOOD)
-            .runbooks(&["IngressStopped"]),
+            .runbooks(&["NotReady", "IngressStopped"]),
         number(
             "Part of the rate used",
             "What is sent, by the configured limit; 0 without a limit. Near 1 for long: the lag will grow.",
@@ -53,6 +53,7 @@ fn now() -> Vec<Panel> {
             "Whether the source is paused because the buffer is full.",
             series("ddc_ingress_kafka_paused").now(),
         )
+        .runbooks(&["SourcePaused"])
         .words(&NO_IS_GOOD),
         number(
             "Skipped in the time shown",
@@ -63,12 +64,13 @@ fn now() -> Vec<Panel> {
             ),
         )
         .steps(&NONE_IS_GOOD)
-        .runbooks(&["RecordsMissing"]),
+        .runbooks(&["RecordsSkipped"]),
         number(
             "Partitions",
             "Partitions that this ingress reads.",
             series("ddc_ingress_assigned_partitions").now(),
-        ),
+        )
+        .runbooks(&["NoPartitions"]),
     ]
 }
 
@@ -82,7 +84,7 @@ fn source() -> Vec<Panel> {
                 target(series("ddc_ingress_records_packed_total").rate(), "packed {{link}}"),
                 target(series("ddc_ingress_records_sent_total").rate(), "sent {{link}}"),
             ],
-        ),
+        ).runbooks(&["IngressStalled"]),
         lines(
             "Lag by topic",
             "Records that wait at the source.",
@@ -100,7 +102,7 @@ fn source() -> Vec<Panel> {
                 "{{link}} {{reason}}",
             )],
         )
-        .runbooks(&["IngressStopped"]),
+        .runbooks(&["SourceDown"]),
         lines(
             "Commits",
             "Commits of offsets. Failed ones cost nothing until a restart, which then sends again what they covered.",
@@ -108,7 +110,7 @@ fn source() -> Vec<Panel> {
                 target(series("ddc_ingress_commits_total").rate(), "done {{link}}"),
                 target(series("ddc_ingress_commit_failures_total").rate(), "failed {{link}}"),
             ],
-        ),
+        ).runbooks(&["CommitFailures"]),
         lines(
             "Rebalances and topics made anew",
             "Partitions that come and go, and topics that were deleted and made again under the same name.",
@@ -116,12 +118,12 @@ fn source() -> Vec<Panel> {
                 target(series("ddc_ingress_rebalances_total").rate(), "rebalances {{link}}"),
                 target(series("ddc_ingress_topics_recreated_total").rate(), "made anew {{link}}"),
             ],
-        ),
+        ).runbooks(&["GroupFlapping", "TopicRecreated"]),
         lines(
             "Not taken by reason",
             "Datagrams that a UDP source could not take. They are lost for good: only Kafka keeps what waits.",
             vec![target(series("ddc_ingress_source_drops_total").by("reason").rate(), "{{link}} {{reason}}")],
-        ),
+        ).runbooks(&["SourceDrops"]),
         lines(
             "Records skipped by reason",
             "Records read and never sent: the destination lacks them, and the log names them.",
@@ -130,12 +132,12 @@ fn source() -> Vec<Panel> {
                 "{{link}} {{reason}}",
             )],
         )
-        .runbooks(&["RecordsMissing"]),
+        .runbooks(&["RecordsSkipped"]),
         lines(
             "Partitions read",
             "Partitions assigned to this ingress; 0 means that another member of the group has them all, or that it is paused.",
             vec![target(series("ddc_ingress_assigned_partitions").now(), "{{link}} {{site}}")],
-        ),
+        ).runbooks(&["NoPartitions"]),
         states(
             "Pauses of the source",
             "While the buffer is full the source is paused: Kafka keeps the records.",
@@ -143,7 +145,7 @@ fn source() -> Vec<Panel> {
         )
         .words(&NO_IS_GOOD)
         .sized(8, 8)
-        .runbooks(&["RateLimited"]),
+        .runbooks(&["SourcePaused", "RateLimited"]),
     ]
 }
 
@@ -246,12 +248,12 @@ fn sending() -> Vec<Panel> {
             "Times the kernel did not take a datagram. `unreachable` on a diode: the static neighbour entry is missing.",
             vec![target(series("ddc_ingress_send_errors_total").by("reason").rate(), "{{link}} {{reason}}")],
         ).wide(12)
-        .runbooks(&["IngressStopped"]),
+        .runbooks(&["SendErrors"]),
         lines(
             "Datagrams not sent by reason",
             "What was not sent after all, for the egress to see as lost on the path.",
             vec![target(series("ddc_dropped_packets_total").on("ingress").by("reason").rate(), "{{link}} {{reason}}")],
-        ).wide(12),
+        ).runbooks(&["SendErrors"]).wide(12),
         lines(
             "Bytes that wait",
             "Between the source and the socket, bounded by `[link] buffer`.",
@@ -261,7 +263,7 @@ fn sending() -> Vec<Panel> {
             "Buffer found full, ingress",
             "Each time the source is paused: Kafka keeps the records. With a UDP source datagrams are lost, and counted.",
             vec![target(series("ddc_buffer_full_total").on("ingress").rate(), "{{link}} {{site}}")],
-        ).wide(12),
+        ).runbooks(&["SourcePaused"]).wide(12),
     ]
 }
 
@@ -289,6 +291,7 @@ fn life() -> Vec<Panel> {
             "The key it seals with: the egress must have it in its keyring.",
             series("ddc_ingress_key_id").now(),
         )
+        .runbooks(&["KeyMismatch"])
         .sized(4, 8),
         certificates("ingress"),
     ]

@@ -31,7 +31,7 @@ fn now() -> Vec<Panel> {
         number("Ready", "Whether each side can do its work.", series("ddc_ready").least())
             .legend("{{side}}")
             .words(&YES_IS_GOOD)
-            .runbooks(&["EgressDown", "IngressStopped"]),
+            .runbooks(&["NotReady", "EgressDown", "IngressStopped"]),
         number("Loss on the way", "The part of the datagrams that did not come, before repair.", loss_ratio())
             .legend("loss")
             .steps(&[(0.0, "green"), (0.001, "orange"), (0.01, "red")])
@@ -41,7 +41,7 @@ fn now() -> Vec<Panel> {
             .steps(&NONE_IS_GOOD)
             .runbooks(&["RecordsMissing"]),
         number("Alerts of this link", "Alerts that fire now.", alerts_of_link()).legend("alerts").steps(&NONE_IS_GOOD),
-        number("Maintenance", "Whether an operator works on the link, so that its alerts are held back.", series("ddc_link_maintenance").now())
+        number("Maintenance", "Whether an operator works on the link, so that its alerts are held back.", series("ddc_link_maintenance").now()).runbooks(&["Maintenance"])
             .legend("{{side}}")
             .words(&NO_IS_GOOD),
     ]
@@ -76,7 +76,7 @@ fn traffic() -> Vec<Panel> {
                 target(series("ddc_egress_records_received_total").rate(), "received"),
                 target(series("ddc_egress_records_delivered_total").rate(), "delivered"),
             ],
-        ),
+        ).runbooks(&["IngressStalled"]),
     ]
 }
 
@@ -102,7 +102,7 @@ fn loss() -> Vec<Panel> {
                 target(rejected("window_full|block_old"), "window, too late"),
             ],
         )
-        .runbooks(&["PacketLoss", "SocketDrops", "SealRejects"]),
+        .runbooks(&["PacketLoss", "SocketDrops", "SealRejects", "SessionRejects"]),
         stack(
             "Blocks not whole",
             "Repaired blocks cost nothing but shows that there is loss; unrepairable and lost ones cost the records in them.",
@@ -112,7 +112,7 @@ fn loss() -> Vec<Panel> {
                 target(series("ddc_egress_blocks_lost_total").rate(), "lost whole"),
                 target(series("ddc_egress_blocks_late_total").rate(), "late"),
             ],
-        ),
+        ).runbooks(&["UnrepairableBlocks"]),
         stack(
             "Records missing by reason",
             "Records that were sent and will not be delivered. Anything but 0 is a loss: the egress's log names topic, partition and offsets.",
@@ -150,7 +150,7 @@ fn repair() -> Vec<Panel> {
         )
         .unit("percentunit")
         .wide(12)
-        .runbooks(&["PacketLoss"]),
+        .runbooks(&["RepairHigh", "PacketLoss"]),
     ]
 }
 
@@ -171,7 +171,7 @@ fn latency() -> Vec<Panel> {
         .wide(12),
         lines("At the sink", "From handing a record to the sink to its acknowledgement: the destination's Kafka and its network.", of("ddc_egress_sink_latency_seconds"))
             .wide(12)
-            .runbooks(&["SinkDown"]),
+            .runbooks(&["SinkSlow", "SinkDown"]),
         lines("Transit of heartbeats", "From the ingress's clock to the egress's clock: the way across the diode, and the clocks' difference.", of("ddc_egress_transit_latency_seconds"))
             .wide(12),
         lines(
@@ -208,7 +208,7 @@ fn queues() -> Vec<Panel> {
             "Buffer found full",
             "At the ingress the source is then paused, which costs nothing; at the egress records are dropped, and reported.",
             vec![target(series("ddc_buffer_full_total").rate(), "{{side}}")],
-        ),
+        ).runbooks(&["BufferFull", "SourcePaused"]),
     ]
 }
 
