@@ -105,7 +105,7 @@ fn loss() -> Vec<Panel> {
         .runbooks(&["PacketLoss", "SocketDrops", "SealRejects", "SessionRejects"]),
         stack(
             "Blocks not whole",
-            "Repaired blocks cost nothing but shows that there is loss; unrepairable and lost ones cost the records in them.",
+            "Repaired blocks cost nothing, but show that there is loss; unrepairable and lost ones cost the records in them.",
             vec![
                 target(series("ddc_egress_blocks_repaired_total").rate(), "repaired"),
                 target(series("ddc_egress_blocks_unrepairable_total").rate(), "unrepairable"),
