@@ -1,5 +1,7 @@
 //! `[telemetry]` of a running egress: StatsD and syslog arrive, maintenance survives a restart, a stop sends the last figures.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails should panic")]
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
