@@ -69,12 +69,32 @@ impl Settings {
         self
     }
 
+    /// Takes a whole file as the base: what was set here stands above what is written there.
+    ///
+    /// # Panics
+    /// When the file cannot be read or is not TOML.
+    pub fn based_on(&mut self, file: &Path) -> &mut Self {
+        let mut base: toml::Table = fs::read_to_string(file).unwrap().parse().unwrap();
+        lay_over(&mut base, &self.0);
+        self.0 = base;
+        self
+    }
+
     /// Sets a property of librdkafka; `table` is `source` or `sink`.
     pub fn property(&mut self, table: &str, name: &str, value: impl Into<toml::Value>) -> &mut Self {
         let entry = self.0[table]["kafka"].as_table_mut().expect("it is a table");
         let properties = entry.entry("properties").or_insert_with(|| toml::Value::Table(toml::Table::new()));
         properties.as_table_mut().expect("it is a table").insert(name.to_owned(), value.into());
         self
+    }
+}
+
+fn lay_over(base: &mut toml::Table, above: &toml::Table) {
+    for (key, value) in above {
+        match (base.get_mut(key).and_then(TomlValue::as_table_mut), value.as_table()) {
+            (Some(base), Some(above)) => lay_over(base, above),
+            _ => drop(base.insert(key.clone(), value.clone())),
+        }
     }
 }
 

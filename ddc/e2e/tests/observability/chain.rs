@@ -227,25 +227,15 @@ fn data_link(source: &str, destination: &str) -> Link {
     link
 }
 
-/// The pair that carries the source side's StatsD and syslog datagrams.
+/// The pair that carries the source side's StatsD and syslog datagrams, with the files that are shipped for it.
 fn telemetry_link(source: &str, destination: &str) -> Link {
     let mut link = Link::new("telemetry", source, destination, &["unused"]);
     through_the_diode(&mut link);
-    link.ingress
-        .remove("source.kafka")
-        .set("link.id", 8)
-        .set("link.rate", "10Mbit/s")
-        .set("telemetry.site", SITE)
-        .set("telemetry.statsd", vec![toml::Value::from("127.0.0.1:8125")])
-        .set("source.udp.streams.statsd", "127.0.0.1:8126")
-        .set("source.udp.streams.syslog", "127.0.0.1:5141");
-    link.egress
-        .remove("sink.kafka")
-        .set("link.id", 8)
-        .set("telemetry.site", SITE)
-        .set("telemetry.statsd", vec![toml::Value::from("127.0.0.1:8125")])
-        .set("sink.udp.streams.statsd", "127.0.0.1:8127")
-        .set("sink.udp.streams.syslog", "127.0.0.1:5142");
+    let shipped = repository().join("vector/snippets/diode");
+    link.ingress.remove("source.kafka").remove("link.id").remove("link.rate").set("telemetry.site", SITE);
+    link.ingress.based_on(&shipped.join("ingress.toml"));
+    link.egress.remove("sink.kafka").remove("link.id").set("telemetry.site", SITE);
+    link.egress.based_on(&shipped.join("egress.toml"));
     link
 }
 
