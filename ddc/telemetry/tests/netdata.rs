@@ -2,6 +2,7 @@
 //! configuration of its own on loopback. What it shows is what was counted.
 //!
 //! It knows no tags, so one link is told; it reads counters as whole numbers, so CPU seconds lose their fraction there.
+#![allow(clippy::unwrap_used, reason = "a test that fails should panic")]
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -135,7 +136,7 @@ fn configure(directory: &Path, web: SocketAddr, statsd: SocketAddr) {
         "profile",
         "enable running new plugins",
     ];
-    let plugins: String = off.iter().map(|plugin| format!("    {plugin} = no\n")).collect();
+    let plugins = off.map(|plugin| format!("    {plugin} = no\n")).concat();
     let port = web.port();
     let conf = format!(
         "[global]\n    hostname = test\n    run as user = root\n\

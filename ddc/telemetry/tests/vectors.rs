@@ -1,4 +1,5 @@
 //! tests/vectors.json is what the code says: `VECTORS=write cargo test -p ddc-telemetry --test vectors` writes it anew.
+#![allow(clippy::unwrap_used, reason = "a test that fails should panic")]
 
 use std::path::Path;
 
