@@ -21,8 +21,9 @@ fn the_committed_vectors_are_those_of_the_catalogue() {
         std::fs::write(&file, &text).unwrap();
     }
     let committed = std::fs::read_to_string(&file).unwrap_or_default();
+    // As values: the order of keys in the text depends on features that other crates of a build switch on.
     assert!(
-        committed == text,
+        serde_json::from_str(&committed).is_ok_and(|committed: serde_json::Value| committed == json),
         "the catalogue has changed: VECTORS=write cargo test -p ddc-telemetry --test vectors"
     );
     for row in ddc_telemetry::catalogue::all() {
