@@ -18,7 +18,9 @@ pub(crate) struct RawTelemetry {
     /// Where metrics are sent each second, as StatsD over UDP, such as `["127.0.0.1:8125"]`; every address gets everything.
     pub(crate) statsd: Vec<Endpoint>,
     /// Where log messages are sent besides standard error, as syslog (RFC 5424), each with its transport, such as
-    /// `["unixgram:///dev/log"]`; also `udp://127.0.0.1:5140`, `tcp://127.0.0.1:5140` and `unix:///run/vector/syslog.sock`.
+    /// `["udp://127.0.0.1:5140"]`; also `tcp://127.0.0.1:5140`, `unix:///run/vector/ddc-syslog.sock` (a stream) and
+    /// `unixgram:///dev/log`, whose daemon must read RFC 5424 there (rsyslog: `SysSock.UseSpecialParser="off"`; the journal
+    /// does not: it takes standard error).
     pub(crate) syslog: Vec<SyslogTarget>,
     /// The syslog facility of these messages.
     pub(crate) syslog_facility: SyslogFacility,
