@@ -39,10 +39,13 @@ main() {
   start demo "$target/release/ddc" demo --records 100000000 --size 200 --per-second 2000 --loss 0.01 \
     --statsd 127.0.0.1:8125 --syslog tcp://127.0.0.1:5140 --site demo --admin "$@"
 
+  # Debian's Prometheus has the old pages only.
+  local pages=
+  answers 9090 /alerts || pages=/classic
   cat <<TEXT
 The chain runs; logs are in $LOGS.
-  Prometheus     http://127.0.0.1:9090/alerts   and /graph
-  Alertmanager   http://127.0.0.1:9093
+  Prometheus     http://127.0.0.1:9090$pages/alerts and http://127.0.0.1:9090$pages/graph
+  Alertmanager   amtool --alertmanager.url=http://127.0.0.1:9093 alert
   Grafana        $GRAFANA_WORD
   terminal       $target/release/ddc top
 Ctrl-C ends it.

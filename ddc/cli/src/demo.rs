@@ -69,7 +69,8 @@ pub(crate) struct Demo {
     /// The size of every value, up to 1MiB [default: a mix of 0 bytes to 1 MiB, mostly small]
     #[arg(long, value_parser = size)]
     size: Option<u32>,
-    /// How many records are produced per second [default: as many as are taken]
+    /// How many records are produced per second; they then carry the present time [default: as many as are taken, with
+    /// made-up times]
     #[arg(long, value_name = "N")]
     per_second: Option<NonZeroU32>,
     /// How fast the ingress sends, in bits per second on the wire; or `unlimited` [default: 400Mbit/s, less where the
@@ -233,6 +234,10 @@ impl Demo {
         destination: &Cluster,
     ) -> anyhow::Result<(Report, Vec<String>)> {
         let plan = Plan::new(seed, self.records, self.size);
+        let plan = match self.per_second {
+            Some(per_second) => plan.paced(per_second),
+            None => plan,
+        };
         let embedded = source.is_mock() || destination.is_mock();
         let window = Window::new(plan.slots().len(), embedded.then_some(clusters::MOCK_PARTITION_BYTES));
         let window = Arc::new(window);
@@ -244,8 +249,7 @@ impl Demo {
             Arc::clone(&window),
             Arc::clone(&verified),
         )?;
-        let produce =
-            ProduceThread::new(source, plan, Arc::clone(&window), Arc::clone(&produced), self.per_second)?;
+        let produce = ProduceThread::new(source, plan, Arc::clone(&window), Arc::clone(&produced))?;
         // Nobody kills the demo when a thread stands still; its own time-out ends it.
         let watchdog = Watchdog::new(None);
         let link = Link::start(self, seed, source, destination, registry, &watchdog)?;

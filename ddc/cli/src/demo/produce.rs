@@ -1,6 +1,5 @@
 //! The producing thread: makes the plan's records and writes them to the source cluster.
 
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -60,8 +59,6 @@ pub(super) struct ProduceThread {
     plan: Plan,
     window: Arc<Window>,
     shared: Arc<Produced>,
-    /// Records per second; without it as fast as they are taken.
-    per_second: Option<NonZeroU32>,
 }
 
 impl ProduceThread {
@@ -70,7 +67,6 @@ impl ProduceThread {
         plan: Plan,
         window: Arc<Window>,
         shared: Arc<Produced>,
-        per_second: Option<NonZeroU32>,
     ) -> anyhow::Result<Self> {
         let role = Role::Sink(SinkSettings {
             max_record_bytes: u64::from(LARGEST_VALUE) + 1024,
@@ -82,17 +78,18 @@ impl ProduceThread {
         config.set("batch.size", "524288");
         let delivery = Delivery { reporter: Reporter::new("demo", "producer"), shared: Arc::clone(&shared) };
         let producer = config.create_with_context(delivery).context("the demo's producer")?;
-        Ok(Self { producer, topics: cluster.topics().to_vec(), plan, window, shared, per_second })
+        Ok(Self { producer, topics: cluster.topics().to_vec(), plan, window, shared })
     }
 
     /// Produces everything, and waits until all is acknowledged or a stop is asked for.
     pub(super) fn run(self) -> anyhow::Result<()> {
         let mut sample = Sample::default();
         let started = Instant::now();
+        self.plan.begin((ddc_udp::clock::wall_clock_micros() / 1000) as i64);
         for index in 0..self.plan.records() {
             let (slot, sequence) = self.plan.place(index);
             let weight = self.plan.weight(slot, sequence);
-            while self.per_second.is_some_and(|rate| started.elapsed() < due(index, rate)) {
+            while started.elapsed() < self.plan.due(index) {
                 if !self.pause()? {
                     return Ok(());
                 }
@@ -149,12 +146,6 @@ impl ProduceThread {
     }
 }
 
-/// When record `index` is to be produced, after the start.
-fn due(index: u64, per_second: NonZeroU32) -> Duration {
-    let rate = u64::from(per_second.get());
-    Duration::from_secs(index / rate) + Duration::from_nanos(index % rate * 1_000_000_000 / rate)
-}
-
 fn headers(sample: &Sample) -> Option<OwnedHeaders> {
     let headers = sample.headers();
     if headers.len() == 0 {
@@ -199,18 +190,5 @@ impl ProducerContext for Delivery {
             }
             Err((error, _)) => self.shared.fail(error.to_string()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_are_due_evenly_and_for_ever() {
-        let rate = NonZeroU32::new(3).unwrap();
-        let due = |index| due(index, rate).as_nanos();
-        assert_eq!([due(0), due(1), due(2), due(3)], [0, 333_333_333, 666_666_666, 1_000_000_000]);
-        assert_eq!(due(3_000_000_000), 1_000_000_000 * 1_000_000_000);
     }
 }

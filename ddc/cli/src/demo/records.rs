@@ -6,7 +6,10 @@
 //! Among them is everything that Kafka lets a record be: null and empty keys, tombstones, empty values and 1 MiB, headers
 //! that repeat, are null, are empty, are not ASCII, or bear the name of one of DDC's own.
 
+use std::num::NonZeroU32;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// The largest value that is made, in bytes: 1 MiB.
 pub(super) const LARGEST_VALUE: u32 = 1 << 20;
@@ -29,6 +32,15 @@ pub(super) struct Plan {
     records: u64,
     value_bytes: Option<u32>,
     slots: Vec<Slot>,
+    paced: Option<Paced>,
+}
+
+/// Records that are made as time goes by carry the time of their making, so that latencies mean something.
+#[derive(Debug, Clone)]
+struct Paced {
+    per_second: NonZeroU32,
+    /// When the first one was due, in ms since 1970; set once, before any record is made.
+    start: Arc<OnceLock<i64>>,
 }
 
 /// One record, in a buffer that is used again.
@@ -48,7 +60,40 @@ impl Plan {
         let slots = TOPICS.iter().enumerate().flat_map(|(topic, (_, partitions))| {
             (0..*partitions).map(move |partition| Slot { topic, partition })
         });
-        Self { seed, records, value_bytes, slots: slots.collect() }
+        Self { seed, records, value_bytes, slots: slots.collect(), paced: None }
+    }
+
+    /// So many records a second are made; clones of the plan know of the start that one of them is told.
+    pub(super) fn paced(mut self, per_second: NonZeroU32) -> Self {
+        self.paced = Some(Paced { per_second, start: Arc::default() });
+        self
+    }
+
+    /// The first record is due now. Only the first call counts.
+    pub(super) fn begin(&self, now_millis: i64) {
+        if let Some(paced) = &self.paced {
+            paced.start.get_or_init(|| now_millis);
+        }
+    }
+
+    /// When record `index` is due, after the start; at once when nobody asked for a pace.
+    pub(super) fn due(&self, index: u64) -> Duration {
+        self.paced.as_ref().map_or(Duration::ZERO, |paced| {
+            let rate = u64::from(paced.per_second.get());
+            Duration::from_secs(index / rate) + Duration::from_nanos(index % rate * 1_000_000_000 / rate)
+        })
+    }
+
+    /// In steps, and not quite in order, as clocks of producers are.
+    fn timestamp(&self, slot: usize, sequence: u64, random: &mut Random) -> i64 {
+        let jitter = random.below(1000) as i64;
+        match self.paced.as_ref().and_then(|paced| paced.start.get()) {
+            Some(start) => {
+                let due = self.due(sequence * self.slots.len() as u64 + slot as u64);
+                start + due.as_millis() as i64 - jitter / 200
+            }
+            None => 1_600_000_000_000 + (sequence as i64) * 3 + jitter,
+        }
     }
 
     /// All records of the run.
@@ -92,8 +137,7 @@ impl Plan {
         let value_size = self.value_size(&mut random, slot, sequence);
         sample.bytes.clear();
         sample.headers.clear();
-        // In steps, and not quite in order, as clocks of producers are.
-        sample.timestamp = 1_600_000_000_000 + (sequence as i64) * 3 + random.below(1000) as i64;
+        sample.timestamp = self.timestamp(slot, sequence, &mut random);
         sample.key = match random.below(20) {
             0 | 1 => None,
             2 => Some(0..0),
@@ -232,6 +276,25 @@ mod tests {
         let headers: Vec<_> =
             sample.headers().map(|(name, value)| (name, value.map(<[u8]>::to_vec))).collect();
         (sample.key().map(<[u8]>::to_vec), sample.value().map(<[u8]>::to_vec), headers, sample.timestamp)
+    }
+
+    #[test]
+    fn paced_records_are_due_evenly_and_carry_their_time() {
+        let plan = Plan::new(1, 100, Some(10)).paced(NonZeroU32::new(3).unwrap());
+        let due = |index| plan.due(index).as_nanos();
+        assert_eq!([due(0), due(1), due(2), due(3)], [0, 333_333_333, 666_666_666, 1_000_000_000]);
+        assert_eq!(due(3_000_000_000), 1_000_000_000 * 1_000_000_000);
+
+        let verifier = plan.clone();
+        plan.begin(1_790_000_000_000);
+        plan.begin(5);
+        let mut sample = Sample::default();
+        for index in 0..100 {
+            let (slot, sequence) = plan.place(index);
+            verifier.fill(slot, sequence, &mut sample);
+            let due = 1_790_000_000_000 + plan.due(index).as_millis() as i64;
+            assert!((due - 5..=due).contains(&sample.timestamp), "{index}: {}", sample.timestamp);
+        }
     }
 
     #[test]
