@@ -9,6 +9,7 @@
 //! |-------------|----------------------------------------------------------------------------|
 //! | [`broker`]  | Apache Kafka as a process of our own: started, killed, restarted           |
 //! | [`cluster`] | topics: created, deleted, given more partitions                            |
+//! | [`http`]    | a plain GET to a listener on loopback                                      |
 //! | [`netns`]   | a software diode: namespaces and a bridge that passes one direction only   |
 //! | [`proxy`]   | the `ddc` binary with a generated configuration: signals, log, admin API   |
 //! | [`produce`] | records of every kind, once or as a steady load                            |
@@ -23,6 +24,7 @@
 
 pub mod broker;
 pub mod cluster;
+pub mod http;
 pub mod netns;
 pub mod produce;
 pub mod proxy;

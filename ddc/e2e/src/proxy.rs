@@ -4,8 +4,7 @@
 //! that a side can be killed and started again. A process that a failing test leaves behind is killed, and its log printed.
 
 use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,12 +18,15 @@ use tempfile::TempDir;
 pub use toml::Value as TomlValue;
 
 use crate::broker::free_block;
+use crate::http::{self, Version};
 use crate::reaper;
 use crate::verify::Named;
 use crate::wait;
 
 /// How long a side may take until it says that it is ready.
 const READY: Duration = Duration::from_secs(40);
+/// How long an answer of the admin listener may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Lines of a log that a failing test shows.
 const SHOWN: usize = 60;
 
@@ -211,17 +213,9 @@ impl Proxy {
 
     /// Asks the admin listener; status code and body. An error: it does not answer.
     pub fn get(&self, path: &str) -> Result<(u16, String), String> {
-        let told = |error: std::io::Error| error.to_string();
-        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).map_err(told)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).map_err(told)?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).map_err(told)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map_err(told)?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or("an answer without a head")?;
+        let http::Answer { code, head, body } = http::get(self.admin, path, Version::Http11, PATIENCE)?;
         assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "a body in one piece: {head}");
-        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or("no status code")?;
-        Ok((code, body.to_owned()))
+        Ok((code, body))
     }
 
     /// `/status`.

@@ -5,8 +5,6 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -14,14 +12,15 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::http::{self, Version};
 use crate::{reaper, wait};
 
 /// How long a program may take until it answers; Prometheus replays its log on a busy machine.
 const READY: Duration = Duration::from_secs(40);
 /// Lines of the log that a failing test shows.
 const SHOWN: usize = 40;
-/// The largest answer that is read.
-const LARGEST_ANSWER: u64 = 64 << 20;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running program, killed on drop.
 pub struct Service {
@@ -143,16 +142,7 @@ impl Drop for Service {
 }
 
 fn get(port: u16, path: &str) -> Result<(u16, String), String> {
-    let told = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(told)?;
-    stream.set_read_timeout(Some(Duration::from_secs(20))).map_err(told)?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").map_err(told)?;
-    let mut answer = Vec::new();
-    stream.take(LARGEST_ANSWER).read_to_end(&mut answer).map_err(told)?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("an answer without a head")?;
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or("no status code")?;
-    Ok((code, body.to_owned()))
+    http::get(port, path, Version::Http10, PATIENCE).map(|answer| (answer.code, answer.body))
 }
 
 /// Everything but letters, digits and `-._~`.

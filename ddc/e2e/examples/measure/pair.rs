@@ -1,13 +1,13 @@
 //! An ingress and an egress as processes of their own, and what the kernel and their admin listeners tell of them.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ddc_e2e::broker::free_block;
+use ddc_e2e::http::{self, Answer, Version};
 use ddc_e2e::reaper;
 use tempfile::TempDir;
 
@@ -178,7 +178,7 @@ impl Process {
 
     /// The sum of a metric over its labels; 0 when it has not been seen.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let page = self.get("/metrics").unwrap_or_default();
+        let page = self.get("/metrics").map(|answer| answer.body).unwrap_or_default();
         page.lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
@@ -187,16 +187,11 @@ impl Process {
 
     /// Whether `/readyz` says so.
     pub(crate) fn is_ready(&self) -> bool {
-        self.get("/readyz").is_some_and(|page| page.starts_with("HTTP/1.1 200"))
+        self.get("/readyz").is_some_and(|answer| answer.code == 200)
     }
 
-    fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page).ok()?;
-        Some(page)
+    fn get(&self, path: &str) -> Option<Answer> {
+        http::get(self.admin, path, Version::Http11, Duration::from_secs(5)).ok()
     }
 }
 
