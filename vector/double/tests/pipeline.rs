@@ -224,14 +224,20 @@ fn repeated_errors_are_written_once_and_information_always() {
 fn the_host_and_vector_itself_are_on_the_page() {
     let pipeline = Pipeline::start(&["vector.yaml", "exporter.yaml"], &[("DDC_SITE", "north".into())]);
     let has = |page: &Page, start: &str| page.series.keys().any(|series| series.starts_with(start));
-    until(PATIENCE, || has(&pipeline.page(), "vector_uptime_seconds"));
-    let page = pipeline.page();
-    for name in [
+    // Each source is on the page from its own first reading on: wait for every one.
+    let names = [
         "host_memory_available_bytes",
         "host_load1",
         "host_cpu_seconds_total",
+        "vector_uptime_seconds",
         "vector_component_received_events_total",
-    ] {
+    ];
+    until(PATIENCE, || {
+        let page = pipeline.page();
+        names.iter().all(|name| has(&page, name))
+    });
+    let page = pipeline.page();
+    for name in names {
         assert!(has(&page, name), "{name} is missing");
     }
     for series in page.series.keys() {
