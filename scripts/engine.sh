@@ -14,8 +14,8 @@
 #   engine_net COMMAND…            COMMAND in the engine's network namespace (curl to a published port or a container)
 #   engine_copy ARCH SOURCE NAME   the image of ARCH out of a skopeo SOURCE (oci:DIR:TAG …) into the engine as NAME
 #   engine_stop                    ends containers, engine, mounts and registrations and removes the data; may be repeated
-# After engine_start these are set and exported: DOCKER_HOST, DOCKER_CONFIG, DOCKER_BUILDKIT=1; and ENGINE_DIR, a
-# directory that is removed by engine_stop (dockerd.log lies there).
+# After engine_start these are set and exported: DOCKER_HOST, DOCKER_CONFIG, DOCKER_BUILDKIT=1, so that a plain `docker`
+# is this engine's too; and ENGINE_DIR, a directory that is removed by engine_stop (dockerd.log lies there).
 #
 # Options:
 #   --cache NAME   keep images and build cache in the cache directory under NAME for the next run (one engine at a time
@@ -74,6 +74,9 @@ engine_start() {
   ENGINE_PID=$!
   export ENGINE_DIR DOCKER_HOST=unix://$ENGINE_DIR/docker.sock DOCKER_CONFIG=$ENGINE_DIR/config DOCKER_BUILDKIT=1
   unset DOCKER_CONTEXT DOCKER_TLS_VERIFY DOCKER_CERT_PATH DOCKER_DEFAULT_PLATFORM
+  mkdir "$ENGINE_DIR/bin"
+  ln -s "$ENGINE_CLIENT" "$ENGINE_DIR/bin/docker"
+  export PATH=$ENGINE_DIR/bin:$PATH
   engine_plugins
   engine_wait
 }
@@ -111,6 +114,7 @@ engine_plugins() {
   local tool directory=$DOCKER_CONFIG/cli-plugins
   mkdir -p "$directory"
   for tool in compose:docker-compose buildx:buildx; do
+    # shellcheck disable=SC2016 # expanded by the plug-in
     printf '#!/bin/sh\nprogram=$("%s" path %s) && exec "$program" "$@"\n' "$ROOT_DIR/scripts/tools.sh" "${tool#*:}" \
       >"$directory/docker-${tool%%:*}"
     chmod 755 "$directory/docker-${tool%%:*}"
