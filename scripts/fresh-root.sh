@@ -13,8 +13,9 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=scripts/roots.sh
+source "$(dirname "${BASH_SOURCE[0]}")/roots.sh"
 
-SUITE=bookworm
 # What the README asks for before the two commands.
 INCLUDE=make,git,ca-certificates
 
@@ -33,7 +34,6 @@ main() {
     shift
   done
   require_root "it makes a root directory with mounts"
-  have mmdebstrap || die "$EX_UNAVAILABLE" "mmdebstrap is missing; run: apt-get install mmdebstrap"
 
   # Mounts live in a namespace of their own: they end with this script, and removing the root can't follow them.
   if [[ ${FRESH_ROOT_UNSHARED:-} != "$$" ]]; then
@@ -46,7 +46,7 @@ main() {
   [[ $keep ]] || trap remove_root EXIT
   (($#)) || set -- "make demo" "make test"
 
-  timed "mmdebstrap $SUITE" make_root
+  timed "mmdebstrap $ROOTS_SUITE" make_root
   timed "host settings" copy_host_settings
   timed "clone" clone
   mount_system
@@ -66,17 +66,11 @@ timed() {
 }
 
 make_root() {
-  local file options=()
   if [[ -d $ROOT/root/ddc ]]; then
     rm -rf "$ROOT/root/ddc"
     return 0
   fi
-  # Settings of apt that concern the network and the archive's dates; the others are the host's business.
-  for file in /etc/apt/apt.conf.d/*; do
-    if [[ -f $file ]] && grep -qE '^ *Acquire::' "$file"; then options+=("--aptopt=$file"); fi
-  done
-  mkdir -p "$ROOT"
-  mmdebstrap --quiet --variant=apt --include="$INCLUDE" "${options[@]}" "$SUITE" "$ROOT"
+  debian_root "$ROOT" "$INCLUDE"
 }
 
 copy_host_settings() {
