@@ -1,0 +1,1 @@
+"""What comes from others: read from deploy/versions.toml, fetched, checked, locked and bundled. Run by scripts/mirror.py."""
