@@ -12,6 +12,7 @@
 #   engine_docker ARGS…            docker, of this engine; `compose` (v2) and `buildx` are scripts/tools.sh's, built when
 #                                  first used (give compose `--pull never`: there is no registry)
 #   engine_net COMMAND…            COMMAND in the engine's network namespace (curl to a published port or a container)
+#   engine_enter COMMAND…          COMMAND in all of the engine's namespaces (process ids are those of docker inspect)
 #   engine_copy ARCH SOURCE NAME   the image of ARCH out of a skopeo SOURCE (oci:DIR:TAG …) into the engine as NAME
 #   engine_stop                    ends containers, engine, mounts and registrations and removes the data; may be repeated
 # After engine_start these are set and exported: DOCKER_HOST, DOCKER_CONFIG, DOCKER_BUILDKIT=1, so that a plain `docker`
@@ -123,6 +124,15 @@ engine_plugins() {
 
 engine_net() { nsenter --net="/proc/$ENGINE_PID/ns/net" -- "$@"; }
 
+engine_enter() { nsenter --target "$(engine_leader)" --mount --net --pid -- "$@"; }
+
+# Process 1 of the engine's namespaces, as it is called out here.
+engine_leader() {
+  local leader
+  read -r leader _ <"/proc/$ENGINE_PID/task/$ENGINE_PID/children"
+  printf '%s\n' "$leader"
+}
+
 engine_copy() {
   have skopeo || die "$EX_UNAVAILABLE" "engine: \`skopeo\` is missing; run: apt-get install skopeo"
   skopeo --insecure-policy --override-os linux --override-arch "$1" copy --quiet \
@@ -130,7 +140,7 @@ engine_copy() {
 }
 
 engine_stop() {
-  local end containers inside
+  local end containers
   [[ $ENGINE_DIR ]] || return 0
   if [[ $ENGINE_PID ]] && kill -0 "$ENGINE_PID" 2>/dev/null; then
     if [[ -S $ENGINE_DIR/docker.sock ]] && containers=$(engine_docker ps --all --quiet 2>/dev/null); then
@@ -138,7 +148,7 @@ engine_stop() {
       [[ -z $containers ]] || engine_docker rm --force --volumes $containers >/dev/null 2>&1 || true
     fi
     # A dockerd that ends by itself leaves cached data whole.
-    read -r inside _ <"/proc/$ENGINE_PID/task/$ENGINE_PID/children" && kill -TERM "$inside" 2>/dev/null || true
+    kill -TERM "$(engine_leader)" 2>/dev/null || true
     end=$((SECONDS + ENGINE_STOP_SECONDS))
     while kill -0 "$ENGINE_PID" 2>/dev/null && ((SECONDS < end)); do sleep 0.05; done
     kill -KILL "$ENGINE_PID" 2>/dev/null || true
