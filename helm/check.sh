@@ -25,6 +25,9 @@ KUBE_SCORE=(
   --ignore-test deployment-has-host-podantiaffinity
 )
 
+# The oldest that Chart.yaml allows. A Helm that was built from its module alone thinks of a much older one.
+KUBE_VERSION=(--kube-version 1.29.0)
+
 PASSED=0 FAILED=0
 
 main() {
@@ -74,9 +77,17 @@ need_tools() {
 
 # step NAME COMMAND…: the command's output is shown when it fails; when it does not, its last line.
 step() {
-  local name=$1
+  local name=$1 code
   shift
-  if "$@" >"$SCRATCH/output" 2>&1; then
+  # Not as a condition: that would switch off `set -e` in it.
+  set +e
+  (
+    set -e
+    "$@"
+  ) >"$SCRATCH/output" 2>&1
+  code=$?
+  set -e
+  if ((code == 0)); then
     PASSED=$((PASSED + 1))
     printf 'ok    %s%s\n' "$name" "$(tail -n 1 "$SCRATCH/output" | sed -n 's/^=//p')"
   else
@@ -98,10 +109,10 @@ helm_quiet() {
 lint_and_render() {
   local out=$SCRATCH/rendered/${1##*/} best=999999 since took
   mkdir -p "$SCRATCH/rendered"
-  helm_quiet lint --strict helm/ddc -f "$1"
+  helm_quiet lint --strict helm/ddc "${KUBE_VERSION[@]}" -f "$1"
   for _ in 1 2 3; do
     since=${EPOCHREALTIME/./}
-    helm_quiet template ddc helm/ddc --namespace ddc -f "$1" >"$out"
+    helm_quiet template ddc helm/ddc "${KUBE_VERSION[@]}" --namespace ddc -f "$1" >"$out"
     took=$(((${EPOCHREALTIME/./} - since) / 1000))
     if ((took < best)); then best=$took; fi
   done
@@ -130,7 +141,7 @@ package() {
   diff -r "$directory/unpacked/ddc/charts/dashboards/files" grafana/dashboards
   for file in "$SCRATCH"/rendered/*; do
     name=${file##*/}
-    "$HELM" template ddc "$directory"/ddc-*.tgz --namespace ddc -f "helm/ddc/ci/$name" >"$directory/$name"
+    "$HELM" template ddc "$directory"/ddc-*.tgz "${KUBE_VERSION[@]}" --namespace ddc -f "helm/ddc/ci/$name" >"$directory/$name"
     diff "$file" "$directory/$name"
   done
   echo "=: $(stat -c %s "$directory"/ddc-*.tgz) bytes"
@@ -151,7 +162,7 @@ refused() {
   while read -r values; do
     count=$((count + 1))
     code=0
-    "$HELM" template ddc helm/ddc -f helm/ddc/ci/ingress-minimal-values.yaml -f <(printf '%s\n' "$values") >/dev/null 2>&1 || code=$?
+    "$HELM" template ddc helm/ddc "${KUBE_VERSION[@]}" -f helm/ddc/ci/ingress-minimal-values.yaml -f <(printf '%s\n' "$values") >/dev/null 2>&1 || code=$?
     if ((code == 0)); then
       echo "not refused: $values"
       return 1

@@ -35,6 +35,9 @@ def main() -> int:
     done = {"kubernetes": kubernetes, "ddc": ddc, "vector": vector, "rules": rules, "dashboards": dashboards}[check](files)
     for problem in problems:
         print(problem)
+    if done.startswith("0 "):
+        print("there was nothing to check")
+        return 1
     print(done)
     return 1 if problems else 0
 
