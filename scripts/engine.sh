@@ -114,6 +114,7 @@ engine_docker() { "$ENGINE_CLIENT" "$@"; }
 engine_plugins() {
   local tool directory=$DOCKER_CONFIG/cli-plugins
   mkdir -p "$directory"
+  echo '{}' >"$DOCKER_CONFIG/config.json"
   for tool in compose:docker-compose buildx:buildx; do
     # shellcheck disable=SC2016 # expanded by the plug-in
     printf '#!/bin/sh\nprogram=$("%s" path %s) && exec "$program" "$@"\n' "$ROOT_DIR/scripts/tools.sh" "${tool#*:}" \

@@ -17,8 +17,10 @@ ARCHS=(amd64 arm64)
 # What everything runs with: the flags that README.md names.
 # shellcheck disable=SC2054 # commas of a tmpfs
 HARDENED=(--read-only --cap-drop ALL --security-opt no-new-privileges --user 65532:65532 --pids-limit 64
-  --tmpfs /run/ddc:uid=65532,gid=65532,mode=0750 --tmpfs /tmp)
+  --tmpfs /run/ddc:uid=65532,gid=65532,mode=0750 --tmpfs /tmp:mode=1777)
 LIMIT_BYTES=30000000
+# The pair's network: .1 is this side of it, .2 the ingress, .3 the egress.
+NET=198.18.7
 PASSED=0
 FAILED=0
 
@@ -72,12 +74,15 @@ check() {
 # is WANTED FOUND
 is() { [[ $1 == "$2" ]] || { echo "wanted: $1"; echo "found:  $2"; return 1; }; }
 
-# within SECONDS COMMAND…: until it succeeds.
+# within SECONDS COMMAND…: until it succeeds; shows what it said last.
 within() {
   local end=$((SECONDS + $1))
   shift
-  until "$@"; do
-    ((SECONDS < end)) || return 1
+  until "$@" >"$WORK/attempt" 2>&1; do
+    if ((SECONDS >= end)); then
+      cat "$WORK/attempt"
+      return 1
+    fi
     sleep 0.2
   done
 }
@@ -131,14 +136,14 @@ builders_agree() {
   local name format='{{json .Config.User}} {{json .Config.Entrypoint}} {{json .Config.Healthcheck}} {{json .Config.Labels}} {{json .Config.Volumes}} {{.Config.StopSignal}} {{.Config.WorkingDir}} {{.Architecture}}'
   is "$(engine_docker image inspect --format "$format" "ddc:$1")" \
     "$(engine_docker image inspect --format "$format" "ddc:index-$1")" || return 1
-  for name in "$1" "index-$1"; do files "ddc:$name" >"$WORK/files-$name"; done
+  for name in "$1" "index-$1"; do files "$1" "ddc:$name" >"$WORK/files-$name"; done
   diff "$WORK/files-$1" "$WORK/files-index-$1"
 }
 
-# files IMAGE: mode, owner and path of each, without what the engine itself lays over.
+# files ARCH IMAGE: mode, owner and path of each, without what the engine itself lays over.
 files() {
   local container
-  container=$(engine_docker create "$1")
+  container=$(engine_docker create --platform "linux/$1" "$2")
   engine_docker export "$container" | tar --list --verbose --numeric-owner |
     awk '{ print $1, $2, $6, $7, $8 }' | grep -vE ' (\.dockerenv|dev/|proc/|sys/|etc/(hosts|hostname|resolv.conf|mtab))' | sort -k 3
   engine_docker rm "$container" >/dev/null
@@ -167,7 +172,7 @@ LIST
 
 inside() {
   local arch=$1
-  files "ddc:$arch" >"$WORK/inside"
+  files "$arch" "ddc:$arch" >"$WORK/inside"
   check "$arch: the only program is /usr/bin/ddc" is '-rwxr-xr-x 0/0 usr/bin/ddc' "$(programs)"
   check "$arch: nothing bears the name of a shell or a package manager" no_tools
   check "$arch: state and socket belong to 65532, the configuration to root" owners
@@ -219,17 +224,16 @@ version_names() {
 pair() {
   local arch=$1 site=$WORK/pair-$1 network=one-way-$1
   mkdir -p "$site"
-  engine_docker network create "$network" >/dev/null
-  gateway=$(engine_docker network inspect --format '{{(index .IPAM.Config 0).Gateway}}' "$network")
+  engine_docker network create --subnet "$NET.0/24" "$network" >/dev/null
   engine_docker run --rm --platform "linux/$arch" "${HARDENED[@]}" --network none "ddc:$arch" keygen >"$site/link.key" 2>/dev/null
   # As compose and Kubernetes hand out secrets: a file of the user or of its group, which others cannot read.
   chown 0:65532 "$site/link.key"
   chmod 0440 "$site/link.key"
-  configure "$site" "${gateway%.*}"
+  configure "$site"
   mounts egress
   check "$arch: ddc check takes the egress's configuration" engine_docker run --rm --platform "linux/$arch" \
     "${HARDENED[@]}" "${MOUNTS[@]}" "ddc:$arch" check -c /etc/ddc/ddc.toml
-  start egress "${gateway%.*}.3" && start ingress "${gateway%.*}.2"
+  start egress "$NET.3" && start ingress "$NET.2"
   check "$arch: the egress becomes healthy by the image's own check" within 40 healthy egress
   check "$arch: the ingress becomes healthy" within 40 healthy ingress
   check "$arch: a datagram crosses" within 20 crosses "first-$arch"
@@ -243,9 +247,9 @@ pair() {
   engine_docker network rm "$network" >/dev/null
 }
 
-# configure SITE NET: files for both sides.
+# configure SITE: files for both sides.
 configure() {
-  local site=$1 net=$2
+  local site=$1
   cat >"$site/common" <<TOML
 [link]
 name = "plant-a"
@@ -254,7 +258,7 @@ state_dir = "/var/lib/ddc"
 TOML
   cat >"$site/ingress.toml" <<TOML
 $(cat "$site/common")
-target = "$net.3:7401"
+target = "$NET.3:7401"
 rate = "100Mbit/s"
 [[link.keys]]
 id = 1
@@ -272,7 +276,7 @@ listen = "0.0.0.0:7401"
 id = 1
 file = "/run/secrets/link.key"
 [sink.udp.streams]
-events = "$net.1:9001"
+events = "$NET.1:9001"
 [admin]
 listen = "none"
 socket = "/run/ddc/admin.sock"
@@ -302,7 +306,7 @@ logs() {
 
 # crosses WORD: sent to the ingress, it arrives where the egress sends to.
 crosses() {
-  engine_net python3 - "$1" "${gateway%.*}.2" "$gateway" <<'PYTHON'
+  engine_net python3 - "$1" "$NET.2" "$NET.1" <<'PYTHON'
 import socket, sys
 
 word, ingress, here = sys.argv[1].encode(), *sys.argv[2:]
