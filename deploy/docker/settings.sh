@@ -4,6 +4,7 @@
 #   deploy/docker/settings.sh [--arguments]        --arguments: as --build-arg NAME=VALUE, for docker and buildah
 #
 # A variable that is set already stays as it is: BASE=… deploy/docker/settings.sh
+# With DDC_REQUIRE_DIGESTS=1 (releases, sites without a way out) a base without a digest is refused: exit code 69.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
@@ -22,7 +23,7 @@ main() {
   SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$("${git[@]}" log -1 --format=%ct 2>/dev/null || date -u -d 'today 00:00' +%s)}
   CREATED=${CREATED:-$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)}
   SOURCE=${SOURCE:-$(source_address)}
-  BASE=${BASE:-$(base_reference)}
+  BASE=${BASE:-$(base_reference)} || exit "$EX_UNAVAILABLE"
   for name in VERSION REVISION CREATED SOURCE SOURCE_DATE_EPOCH BASE; do
     printf '%s%s=%s\n' "$prefix" "$name" "${!name}"
   done
@@ -52,6 +53,8 @@ if digest:
     # A reference with a digest needs no tag: NAME[:TAG], where the registry may have a port.
     head, slash, tail = reference.rpartition("/")
     reference = f"{head}{slash}{tail.partition(':')[0]}@{digest}"
+elif os.environ.get("DDC_REQUIRE_DIGESTS") == "1":
+    sys.exit("settings.sh: base-image has no digest, and DDC_REQUIRE_DIGESTS=1; run: make mirror (docs/mirror.md)")
 else:
     print("settings.sh: base-image has no digest, so its tag decides what is built on; `make mirror` computes it", file=sys.stderr)
 print(reference)
