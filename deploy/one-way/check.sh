@@ -40,7 +40,7 @@ main() {
   receiver_ipv6
   sender
   refusals
-  printf 'one-way: %d passed, %d failed\n' "$PASSED" "$FAILED"
+  printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
   ((FAILED == 0))
 }
 
