@@ -26,12 +26,12 @@ FAILED=0
 
 main() {
   (($# == 0)) || die "$EX_USAGE" "usage: test.sh"
-  local arch program
+  local arch program file
   for program in buildah skopeo python3; do
     have "$program" || die "$EX_UNAVAILABLE" "\`$program\` is missing; run: apt-get install buildah skopeo python3"
   done
-  for arch in "${ARCHS[@]}"; do
-    [[ -x $ROOT_DIR/dist/bin/ddc-$arch ]] || die "$EX_UNAVAILABLE" "dist/bin/ddc-$arch is missing; run make dist first"
+  for file in dist/bin/ddc-amd64 dist/bin/ddc-arm64 dist/THIRD-PARTY.txt; do
+    [[ -s $ROOT_DIR/$file ]] || die "$EX_UNAVAILABLE" "$file is missing; run make dist first"
   done
   cd "$ROOT_DIR"
   WORK=$(mktemp -d "${TMPDIR:-/tmp}/ddc-images.XXXXXX")
@@ -176,7 +176,8 @@ inside() {
   check "$arch: the only program is /usr/bin/ddc" is '-rwxr-xr-x 0/0 usr/bin/ddc' "$(programs)"
   check "$arch: nothing bears the name of a shell or a package manager" no_tools
   check "$arch: state and socket belong to 65532, the configuration to root" owners
-  check "$arch: the licence is in it" grep -q ' usr/share/doc/ddc/LICENSE' "$WORK/inside"
+  check "$arch: its licence is in it" grep -q ' usr/share/doc/ddc/LICENSE' "$WORK/inside"
+  check "$arch: those of everything that is linked in, too" grep -q ' usr/share/doc/ddc/THIRD-PARTY.txt' "$WORK/inside"
   local program
   for program in sh /bin/sh bash busybox apt dpkg; do
     check "$arch: exec $program fails: there is none" exec_fails "$arch" "$program"
