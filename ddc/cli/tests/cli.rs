@@ -57,7 +57,11 @@ fn every_listed_command_has_help_of_its_own() {
     let (_, help, _) = ddc(Path::new("."), &["--help"]);
     let commands =
         help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let names: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    // What is indented further goes on with a description.
+    let names: Vec<&str> = commands
+        .filter(|line| !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
     assert!(names.len() >= 6, "{names:?}");
     for name in names {
         let (code, out, _) = ddc(Path::new("."), &[name, "--help"]);
@@ -137,7 +141,7 @@ fn a_key_is_written_once_and_for_its_owner_only() {
 #[test]
 fn ready_says_why_not() {
     let here = Path::new(".");
-    let answer_with = |answer: &'static str| {
+    let asked = |path: &'static str, arguments: &[&str], answer: &'static str| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let thread = std::thread::spawn(move || {
@@ -147,11 +151,12 @@ fn ready_says_why_not() {
             stream.write_all(answer.as_bytes()).unwrap();
             String::from_utf8_lossy(&request[..length]).into_owned()
         });
-        let result = ddc(here, &["ready", "--admin", &address]);
+        let result = ddc(here, &[&["ready", "--admin", &address], arguments].concat());
         let request = thread.join().unwrap();
-        assert!(request.starts_with("GET /readyz HTTP/1.1\r\n"), "{request}");
+        assert!(request.starts_with(&format!("GET {path} HTTP/1.1\r\n")), "{request}");
         result
     };
+    let answer_with = |answer| asked("/readyz", &[], answer);
     let (code, out, errors) = answer_with("HTTP/1.1 200 OK\r\n\r\nready\n");
     assert_eq!((code, out.as_str(), errors.as_str()), (0, "ready\n", ""));
     let (code, _, errors) = answer_with(
@@ -162,7 +167,37 @@ fn ready_says_why_not() {
     let (code, _, errors) = answer_with("HTTP/1.1 404 Not Found\r\n\r\n");
     assert_eq!(code, 69);
     assert!(errors.contains("answers with HTTP 404: is this a ddc admin listener?"), "{errors}");
+    let live = |answer| asked("/healthz", &["--live"], answer);
+    let (code, out, errors) = live("HTTP/1.1 200 OK\r\n\r\nok\n");
+    assert_eq!((code, out.as_str(), errors.as_str()), (0, "live\n", ""));
+    let (code, _, errors) = live("HTTP/1.1 503 Service Unavailable\r\n\r\nthe link thread stands still\n");
+    assert_eq!((code, errors.as_str()), (69, "ddc: not live: the link thread stands still\n"));
     let (code, _, errors) = ddc(here, &["ready", "--socket", "/nonexistent.sock"]);
     assert_eq!(code, 69);
     assert_eq!(errors, "ddc: /nonexistent.sock: nothing listens there (no such file or directory)\n");
+}
+
+/// A probe must not fail for what it does not need: keys, passwords, the rest of the file.
+#[test]
+fn ready_takes_only_the_listener_from_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let file = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    let link = "[link]\nname = \"a\"\nid = 1\nlisten = \"0.0.0.0:7401\"\n[[link.keys]]\nid = 1\nfile = \"none\"\n[sink.kafka]\n";
+    file("tcp.toml", &format!("{link}[admin]\nlisten = \"127.0.0.1:{port}\"\n"));
+    file("unix.toml", &format!("{link}[admin]\nlisten = \"none\"\nsocket = \"admin.sock\"\n"));
+    file("nobody.toml", &format!("{link}[admin]\nlisten = \"none\"\n"));
+    file("open.toml", &format!("{link}[admin]\nlisten = \"10.0.0.1:9\"\n"));
+    let ready = |arguments: &[&str]| ddc(directory.path(), &[&["ready"], arguments].concat());
+    let (code, _, errors) = ready(&["-c", "tcp.toml"]);
+    assert_eq!(code, 69);
+    assert!(errors.starts_with(&format!("ddc: 127.0.0.1:{port}: nothing listens there ")), "{errors}");
+    let (code, _, errors) = ready(&["-c", "tcp.toml", "unix.toml"]);
+    assert_eq!((code, errors.lines().count()), (69, 2), "all must be: {errors}");
+    assert!(errors.contains("admin.sock: nothing listens there"), "{errors}");
+    let (code, _, errors) = ready(&["-c", "nobody.toml"]);
+    assert!(code == 78 && errors.contains("no admin listener to ask"), "{errors}");
+    let (code, _, errors) = ready(&["-c", "open.toml"]);
+    assert!(code == 78 && errors.contains("is not on loopback"), "{errors}");
+    assert_eq!(ready(&["-c", "tcp.toml", "--socket", "admin.sock"]).0, 64, "one of them");
 }

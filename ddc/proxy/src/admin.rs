@@ -12,6 +12,7 @@
 //! use up is bounded: connections, the size and the time of a request, the life of a connection. There is no
 //! authentication, hence [`AdminServer::bind`] refuses any address that is not loopback.
 
+pub mod client;
 mod maintenance;
 
 use std::future::Future;

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io;
 
-use socket2::Socket;
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// Which of a socket's buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,13 @@ pub struct BufferGrant {
 }
 
 impl BufferGrant {
+    /// What the kernel gives a process without privileges that asks for `requested` bytes, on a socket of its own that is
+    /// closed again. A look at this host, whoever looks: a service is rarely allowed to ask by force.
+    pub fn of_this_host(direction: Direction, requested: usize) -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+        ask(&socket, direction, requested, false)
+    }
+
     /// Whether the kernel gave less than was asked for.
     pub fn is_short(&self) -> bool {
         self.granted < self.requested
@@ -71,18 +78,22 @@ impl BufferGrant {
 
 /// Asks for `requested` bytes and reads back what came of it.
 pub(crate) fn request(socket: &Socket, direction: Direction, requested: usize) -> io::Result<BufferGrant> {
+    ask(socket, direction, requested, true)
+}
+
+fn ask(socket: &Socket, direction: Direction, requested: usize, by_force: bool) -> io::Result<BufferGrant> {
     use rustix::net::sockopt;
     // The kernel holds the doubled size in an int; rustix refuses what does not fit one.
     let bytes = requested.min(i32::MAX as usize / 2);
     let doubled = match direction {
         Direction::Send => {
-            if sockopt::set_socket_send_buffer_size_force(socket, bytes).is_err() {
+            if !by_force || sockopt::set_socket_send_buffer_size_force(socket, bytes).is_err() {
                 sockopt::set_socket_send_buffer_size(socket, bytes)?;
             }
             sockopt::socket_send_buffer_size(socket)?
         }
         Direction::Receive => {
-            if sockopt::set_socket_recv_buffer_size_force(socket, bytes).is_err() {
+            if !by_force || sockopt::set_socket_recv_buffer_size_force(socket, bytes).is_err() {
                 sockopt::set_socket_recv_buffer_size(socket, bytes)?;
             }
             sockopt::socket_recv_buffer_size(socket)?
@@ -128,6 +139,18 @@ mod tests {
                  run: sysctl -w net.core.wmem_max=1048576"
             )
         );
+    }
+
+    /// Even for root, for whom a socket's own request is granted by force.
+    #[test]
+    fn a_look_at_the_host_finds_the_limit() {
+        for direction in [Direction::Send, Direction::Receive] {
+            let grant = |requested| BufferGrant::of_this_host(direction, requested).unwrap();
+            let most = grant(1 << 30);
+            assert!(most.is_short(), "no host lets everybody have 1 GiB: {most:?}");
+            assert!(!grant(most.granted).is_short());
+            assert!(grant(most.granted + 4096).is_short());
+        }
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::thread::{clock_nanosleep_absolute, set_current_timer_slack};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use crate::system;
+
 /// The last part of every sleep, spent spinning: the most CPU time that one call burns.
 pub const SPIN: Duration = Duration::from_micros(50);
 
@@ -50,6 +52,12 @@ fn spin_until(deadline: Instant) -> Instant {
 /// Once, at the start of a thread that paces. Without it [`sleep_until`] is still never early, only later.
 pub fn use_exact_timers() -> io::Result<()> {
     Ok(set_current_timer_slack(NonZeroU64::new(1))?)
+}
+
+/// How far the wall clock may be off at most, when something (chrony, ntpd, timesyncd, a virtual machine's host) keeps it;
+/// nothing when nothing does. Only asks; a sandbox may forbid even that.
+pub fn kept_within() -> io::Result<Option<Duration>> {
+    system::clock_error()
 }
 
 /// Microseconds since 1970 by this host's wall clock; 0 when the clock stands before that.

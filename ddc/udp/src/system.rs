@@ -8,6 +8,7 @@ use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::ptr;
+use std::time::Duration;
 
 use socket2::Socket;
 
@@ -202,4 +203,17 @@ pub(crate) fn drops_now(socket: &Socket) -> io::Result<u32> {
         return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
     }
     Ok(values[DROPS])
+}
+
+/// The kernel's bound for the error of the wall clock; none when nobody keeps the clock (adjtimex(2)).
+pub(crate) fn clock_error() -> io::Result<Option<Duration>> {
+    // SAFETY: timex is integers only, for which all zeroes is a valid value; `modes` 0 asks and sets nothing.
+    let mut time: libc::timex = unsafe { mem::zeroed() };
+    // SAFETY: the pointer is to a live, writable timex, which is not kept.
+    let state = unsafe { libc::adjtimex(&raw mut time) };
+    if state < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let kept = state != libc::TIME_ERROR && time.status & libc::STA_UNSYNC == 0;
+    Ok(kept.then(|| Duration::from_micros(u64::try_from(time.maxerror).unwrap_or(0))))
 }

@@ -1,5 +1,5 @@
-//! `ddc check`: whether configuration files are right, and what they would open. Opens nothing itself, unless
-//! `--connect` says so; then the brokers are asked, and nothing is changed there.
+//! `ddc check`: whether configuration files are right, and what they would open. Opens nothing itself, unless `--host` or
+//! `--connect` says so; then this host or the brokers are asked, and nothing is changed there.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -15,14 +15,20 @@ use crate::exit::{Exit, Failure};
 
 /// Check configuration files and say what they would open
 ///
-/// Reads the files and the key and password files they name; opens no socket and asks no broker, unless --connect is
-/// given. Files that are given together are also checked against each other, as for one process or one host. Exit code
-/// 78 when anything is wrong; with --connect 69 when a cluster does not answer or refuses this client.
+/// Reads the files and the key and password files they name; opens no socket and asks no broker, unless --host or
+/// --connect is given. Files that are given together are also checked against each other, as for one process or one
+/// host. Exit code 78 when anything is wrong; 69 when --host finds that this host lacks something, or --connect that a
+/// cluster does not answer or refuses this client. Warnings do not change the exit code.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// A configuration file, of either side; give it several times for several links
     #[arg(short = 'c', long = "config", value_name = "FILE", required = true, num_args = 1..)]
     files: Vec<PathBuf>,
+    /// Also ask this host, without changing anything: interface, MTU, route and neighbour; UDP and admin ports; socket
+    /// buffers as the kernel gives them to a service without privileges; the state directory and at least 64 MiB on its
+    /// file system; the clock. Run it as the service's user, or as root
+    #[arg(long)]
+    host: bool,
     /// Also ask the brokers, for 10 s per file at most: whether they let us in, what there is to read, and whether the
     /// destination's topics would keep records as they are. Joins no group and changes nothing
     #[arg(long)]
@@ -53,15 +59,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if !wrong.is_empty() {
         return Err(Failure { exit: Exit::Config, lines: wrong });
     }
-    if arguments.connect { connect(&right) } else { Ok(()) }
+    // The host first: a missing route explains a broker that does not answer.
+    let asked = [
+        arguments.host.then_some(preflight::of_host as Ask),
+        arguments.connect.then_some(preflight::of_clusters),
+    ];
+    let mut all = Vec::new();
+    for ask in asked.into_iter().flatten() {
+        let Preflight { lines, problems } = ask(&right);
+        print(&format!("\n{}\n", lines.join("\n")))?;
+        all.extend(problems);
+    }
+    // Problems end the command; warnings are for people to weigh.
+    if all.is_empty() { Ok(()) } else { Err(Failure { exit: Exit::Unavailable, lines: all }) }
 }
 
-/// Asks the clusters. Problems end the command; warnings are for people to weigh.
-fn connect(files: &[Loaded<Config>]) -> Result<(), Failure> {
-    let Preflight { lines, problems } = preflight::run(files);
-    print(&format!("\n{}\n", lines.join("\n")))?;
-    if problems.is_empty() { Ok(()) } else { Err(Failure { exit: Exit::Unavailable, lines: problems }) }
-}
+type Ask = fn(&[Loaded<Config>]) -> Preflight;
 
 /// What one file says, for people.
 fn page(loaded: &Loaded<Config>) -> String {

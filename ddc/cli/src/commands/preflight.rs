@@ -1,5 +1,5 @@
-//! What `ddc check --connect` asks of the clusters, and how the answers are put: one line per finding, which names
-//! link, side, topic, value and what to do.
+//! What `ddc check --host` asks of this host and `--connect` of the clusters, and how the answers are put: one line per
+//! finding, which names link, side, thing, value and what to do.
 //!
 //! All sources are asked at once, then all destinations: by then it is known which topics a source would send, when
 //! the same link's ingress is among the files. So two files take as long as twenty.
@@ -9,9 +9,10 @@ use std::thread;
 use ddc_proxy::config::{Config, EgressConfig, IngressConfig, Loaded};
 use ddc_proxy::sink::preflight::{Finding, Severity};
 use ddc_proxy::source::preflight::SourceReport;
-use ddc_proxy::{sink, source};
+use ddc_proxy::{host, sink, source};
 
 /// What was found.
+#[derive(Default)]
 pub(super) struct Preflight {
     /// What is as it should be, and warnings.
     pub(super) lines: Vec<String>,
@@ -19,8 +20,18 @@ pub(super) struct Preflight {
     pub(super) problems: Vec<String>,
 }
 
+/// Asks this host: what every link needs of it once, then what each file needs.
+pub(super) fn of_host(files: &[Loaded<Config>]) -> Preflight {
+    let mut found = Preflight::default();
+    found.add("host", &host::machine());
+    for Loaded { config, .. } in files {
+        found.add(&format!("link {}, {} host", config.link().name, config.side()), &host::link_side(config));
+    }
+    found
+}
+
 /// Asks the cluster of every file. Takes at most twice what one cluster may take, however many there are.
-pub(super) fn run(files: &[Loaded<Config>]) -> Preflight {
+pub(super) fn of_clusters(files: &[Loaded<Config>]) -> Preflight {
     let configs = || files.iter().map(|loaded| &loaded.config);
     let ingresses: Vec<&IngressConfig> = configs().filter_map(ingress).collect();
     let egresses: Vec<&EgressConfig> = configs().filter_map(egress).collect();
@@ -29,20 +40,20 @@ pub(super) fn run(files: &[Loaded<Config>]) -> Preflight {
         sink::preflight::preflight(config, &coming(config, &ingresses, &sources))
     });
 
-    let mut found = Preflight { lines: Vec::new(), problems: Vec::new() };
+    let mut found = Preflight::default();
     for (config, report) in ingresses.iter().zip(&sources) {
-        found.add(config.link.name.as_str(), "source", &report.findings);
+        found.add(&format!("link {}, source", config.link.name), &report.findings);
     }
     for (config, findings) in egresses.iter().zip(&destinations) {
-        found.add(config.link.name.as_str(), "destination", findings);
+        found.add(&format!("link {}, destination", config.link.name), findings);
     }
     found
 }
 
 impl Preflight {
-    fn add(&mut self, link: &str, side: &str, findings: &[Finding]) {
+    fn add(&mut self, whose: &str, findings: &[Finding]) {
         for finding in findings {
-            let line = format!("link {link}, {side}: {finding}");
+            let line = format!("{whose}: {finding}");
             if finding.severity == Severity::Problem {
                 self.problems.push(line);
             } else {

@@ -1,20 +1,35 @@
-//! `ddc ready`: asks a running link whether it does its work; made for container probes and scripts.
+//! `ddc ready`: asks a running link whether it does its work, or only whether it lives; made for container probes and scripts.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+
+use ddc_proxy::admin::client::{self, Answer, PATIENCE, Place};
+use ddc_proxy::config;
 
 use super::{print, words};
 use crate::exit::{Exit, Failure};
 
 /// Ask a running ingress or egress whether it is ready
 ///
-/// Exit code 0 when it is; 69 when it is not, with the reasons, or when it does not answer.
+/// Exit code 0 when it is; 69 when it is not, with the reasons, or when it does not answer. Writes nothing and needs
+/// nothing but the admin listener: for Docker's HEALTHCHECK and for exec probes in Kubernetes, with --live for liveness.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    whom: Whom,
+    /// Ask whether its threads move, not whether it does its work: for liveness probes. Never depends on Kafka
+    #[arg(long)]
+    live: bool,
+}
+
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-pub(crate) struct Arguments {
+struct Whom {
+    /// The link's configuration file, of which only the admin listener counts; keys are not read. Several: all must be
+    /// ready
+    #[arg(short = 'c', long = "config", value_name = "FILE", num_args = 1..)]
+    files: Vec<PathBuf>,
     /// The admin listener's TCP address, such as 127.0.0.1:9641
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin: Option<SocketAddr>,
@@ -23,38 +38,58 @@ pub(crate) struct Arguments {
     socket: Option<PathBuf>,
 }
 
-/// How long connecting, asking and each part of the answer may take: a probe must be quick.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// The longest answer that is read; ours has a few lines.
-const LONGEST_ANSWER: u64 = 64 * 1024;
-
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let (asked, answer) = match (&arguments.admin, &arguments.socket) {
-        (Some(address), _) => (address.to_string(), ask_tcp(*address)),
-        (None, Some(path)) => (path.display().to_string(), ask_unix(path)),
-        // clap requires one of the two.
-        (None, None) => return Err(Failure::new(Exit::Usage, "one of --admin and --socket is needed")),
+    let reasons: Vec<String> = places(&arguments.whom)?
+        .iter()
+        .filter_map(|place| ask(place, arguments.live).err())
+        .flatten()
+        .collect();
+    if !reasons.is_empty() {
+        return Err(Failure { exit: Exit::Unavailable, lines: reasons });
+    }
+    print(if arguments.live { "live\n" } else { "ready\n" })
+}
+
+/// Whom to ask: one listener for each link.
+fn places(whom: &Whom) -> Result<Vec<Place>, Failure> {
+    let given = whom.admin.map(Place::Tcp).or_else(|| whom.socket.clone().map(Place::Unix));
+    if let Some(place) = given {
+        return Ok(vec![place]);
+    }
+    let of_file = |file: &PathBuf| {
+        let admin =
+            config::load_admin(file).map_err(|error| Failure { exit: Exit::Config, lines: error.lines() })?;
+        // The socket needs no port; both answer alike.
+        let place = admin.socket.map(Place::Unix).or(admin.listen.map(Place::Tcp));
+        place.ok_or_else(|| {
+            let why = "no admin listener to ask; write for example: [admin] socket = \"/run/ddc/admin.sock\"";
+            Failure::new(Exit::Config, format!("{}: {why}", file.display()))
+        })
     };
-    let unavailable = |why: String| Failure::new(Exit::Unavailable, format!("{asked}: {why}"));
-    let answer = answer.map_err(|error| unavailable(no_answer(&error)))?;
-    match parse(&answer) {
-        Some((200, _)) => print("ready\n"),
-        Some((503, body)) => {
+    whom.files.iter().map(of_file).collect()
+}
+
+/// The reasons, when the answer is no.
+fn ask(place: &Place, live: bool) -> Result<(), Vec<String>> {
+    let (path, word) = if live { ("/healthz", "not live") } else { ("/readyz", "not ready") };
+    let unavailable = |why: String| Err(vec![format!("{place}: {why}")]);
+    match client::get(place, path) {
+        Ok(Some(Answer { code: 200, .. })) => Ok(()),
+        Ok(Some(Answer { code: 503, body })) => {
+            // The first line of `/readyz` only says so.
             let reasons: Vec<String> = body
                 .lines()
-                .skip(1)
+                .skip(usize::from(!live))
                 .filter(|line| !line.is_empty())
-                .map(|line| format!("not ready: {line}"))
+                .map(|line| format!("{word}: {line}"))
                 .collect();
-            if reasons.is_empty() {
-                return Err(unavailable("not ready".to_owned()));
-            }
-            Err(Failure { exit: Exit::Unavailable, lines: reasons })
+            if reasons.is_empty() { unavailable(word.to_owned()) } else { Err(reasons) }
         }
-        Some((code, _)) => {
-            Err(unavailable(format!("answers with HTTP {code}: is this a ddc admin listener?")))
+        Ok(Some(Answer { code, .. })) => {
+            unavailable(format!("answers with HTTP {code}: is this a ddc admin listener?"))
         }
-        None => Err(unavailable("does not answer in HTTP: is this a ddc admin listener?".to_owned())),
+        Ok(None) => unavailable("does not answer in HTTP: is this a ddc admin listener?".to_owned()),
+        Err(error) => unavailable(no_answer(&error)),
     }
 }
 
@@ -67,56 +102,5 @@ fn no_answer(error: &io::Error) -> String {
             format!("no answer within {} s", PATIENCE.as_secs())
         }
         _ => words(error),
-    }
-}
-
-fn ask_tcp(address: SocketAddr) -> io::Result<Vec<u8>> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    ask(stream)
-}
-
-fn ask_unix(path: &PathBuf) -> io::Result<Vec<u8>> {
-    let stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    ask(stream)
-}
-
-fn ask(mut stream: impl Read + Write) -> io::Result<Vec<u8>> {
-    stream.write_all(
-        b"GET /readyz HTTP/1.1\r\nhost: localhost\r\naccept: text/plain\r\nconnection: close\r\n\r\n",
-    )?;
-    let mut answer = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
-    Ok(answer)
-}
-
-/// The status code and the body of an HTTP/1 answer.
-fn parse(answer: &[u8]) -> Option<(u16, String)> {
-    let text = String::from_utf8_lossy(answer);
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let code = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    Some((code, body.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_are_read_and_other_protocols_are_not() {
-        let answer = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 9\r\n\r\nnot ready\nno broker\n";
-        assert_eq!(parse(answer), Some((503, "not ready\nno broker\n".to_owned())));
-        for other in [
-            &b""[..],
-            b"SSH-2.0-OpenSSH_9.2\r\n",
-            b"HTTP/1.1\r\n\r\n",
-            b"HTTP/1.1 abc\r\n\r\n",
-            b"\xff\xfe\r\n\r\n",
-        ] {
-            assert_eq!(parse(other), None);
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ddc_wire::{KeyId, LinkId};
 
+use super::paths::{self, Located};
 use super::problem::Remark;
 use super::raw::{LogFormat, LogLevel, RawAdmin, RawKey, RawLinkCommon, RawLog, SealMode};
 use super::secrets::{self, SecretKey};
@@ -47,8 +48,15 @@ impl<'a> Checker<'a> {
         self.document.has(path)
     }
 
-    pub(crate) fn resolve(&self, path: &FilePath) -> PathBuf {
-        secrets::resolve(self.file, &path.0)
+    /// Where a path of the file leads.
+    pub(crate) fn locate(&self, path: &FilePath) -> Result<Located, String> {
+        paths::locate(self.file, &path.0, self.environment)
+    }
+
+    /// The same for a path that is not read here; `header` and `key` name it when it leads nowhere.
+    fn place(&mut self, header: &'static str, key: &'static str, path: &FilePath) -> PathBuf {
+        let located = self.locate(path).map_err(|why| format!("`{key}` in [{header}]: {why}"));
+        self.take(&[header, key], located).map_or_else(PathBuf::new, |located| located.path)
     }
 
     fn remark(&self, path: &[&str], message: impl Into<String>) -> Remark {
@@ -189,14 +197,16 @@ pub(crate) fn link(
         );
         checker.problem(&["link", "socket_buffer"], message);
     }
-    let default_directory = || PathBuf::from(format!("/var/lib/ddc/{}", raw.name));
     LinkSettings {
         name: raw.name.clone(),
         id: LinkId(raw.id),
         interface: raw.interface.clone(),
         // In range: the schema says 576 to 9216.
         mtu: Mtu(u16::try_from(raw.mtu).unwrap_or(u16::MAX)),
-        state_dir: raw.state_dir.as_ref().map_or_else(default_directory, |path| checker.resolve(path)),
+        state_dir: match &raw.state_dir {
+            Some(path) => checker.place("link", "state_dir", path),
+            None => PathBuf::from(format!("/var/lib/ddc/{}", raw.name)),
+        },
         socket_buffer: raw.socket_buffer,
     }
 }
@@ -234,16 +244,16 @@ pub(crate) fn keys(raw: &RawLinkCommon, checker: &mut Checker<'_>) -> Option<Sea
 }
 
 fn load_key(raw: &RawKey, checker: &Checker<'_>, link: &LinkName) -> Result<LinkKey, String> {
-    let file = checker.resolve(&raw.file);
-    let key = secrets::key_file(&file).map_err(|why| format!("link {link}: {why}"))?;
-    Ok(LinkKey { id: KeyId(raw.id), key, file })
+    let located = checker.locate(&raw.file).map_err(|why| format!("`file` in [[link.keys]]: {why}"))?;
+    let key = secrets::key_file(&located).map_err(|why| format!("link {link}: {why}"))?;
+    Ok(LinkKey { id: KeyId(raw.id), key, file: located.path })
 }
 
 /// The highest link id whose default admin port does not run into the other side's range.
 const LAST_ID_WITH_ADMIN_PORT: u16 = 19;
 
 pub(crate) fn admin(raw: &RawAdmin, side: Side, id: u16, checker: &mut Checker<'_>) -> Admin {
-    let socket = raw.socket.as_ref().map(|path| checker.resolve(path));
+    let socket = raw.socket.as_ref().map(|path| checker.place("admin", "socket", path));
     let base = if side == Side::Ingress { 9640 } else { 9660 };
     let listen = match raw.listen {
         Some(AdminListen::None) => None,

@@ -21,7 +21,13 @@ several links in one process; each has its own socket, keys, state and admin lis
 - Durations are written `\"250us\"`, `\"5ms\"`, `\"30s\"`, `\"5min\"`, `\"1h\"`, `\"7d\"`; rates `\"800Mbit/s\"`, `\"1.5Gbit/s\"`; sizes `\"512KiB\"`,
   `\"64MiB\"`, `\"1GiB\"`.
 - Passwords and keys never stand in the file: they come from files that only their owner (and groups of the process) can
-  read, or passwords from environment variables. Relative paths start at the directory of the configuration file.
+  read, or passwords from environment variables. Relative paths start at the directory of the configuration file. Links
+  are followed, at SIGHUP anew: keys are taken as Kubernetes mounts them (`fsGroup`, mode 0440), as systemd hands them out
+  (`LoadCredential=`, access control lists included) and as compose mounts them, if others cannot read them there.
+- A path may begin with `${CREDENTIALS_DIRECTORY}/`, which systemd sets for a unit with `LoadCredential=`:
+  `file = \"${CREDENTIALS_DIRECTORY}/link.key\"`; to check such a file by hand, run
+  `CREDENTIALS_DIRECTORY=DIR ddc check -c FILE`. Nothing else is expanded: `${…}` elsewhere, or a name that begins with
+  `$`, is an error. The same holds for a text in `properties` that begins so, such as a keytab's path.
 - Editors can check a file while it is written: ingress.schema.json and egress.schema.json beside this page are JSON Schemas.
 ";
 

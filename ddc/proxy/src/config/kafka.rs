@@ -6,6 +6,7 @@
 use ddc_kafka::settings::{self, ClientSettings, Role, Sasl, SettingsError, Tls};
 
 use super::common::Checker;
+use super::paths;
 use super::raw::{
     RawKafkaClient, RawProperty, RawSasl, RawSecurity, RawTls, SaslMechanism, SecurityProtocol,
 };
@@ -168,12 +169,17 @@ impl Place {
             ("key_file", raw.key_file, true),
         ]
         .map(|(key, path, private)| {
-            let path = path.map(|path| checker.resolve(&path))?;
+            let written = path?;
             let look = if private { secrets::private_file } else { secrets::public_file };
-            if let Err(why) = look("file", &path) {
+            let seen = checker.locate(&written).and_then(|located| {
+                look("file", &located)?;
+                Ok(located.path)
+            });
+            // Also of a wrong one it is known that it is written.
+            Some(seen.unwrap_or_else(|why| {
                 self.problem(checker, &inner, key, &why);
-            }
-            Some(path)
+                written.0
+            }))
         });
         match (&certificate_file, &key_file) {
             (Some(_), None) => {
@@ -216,7 +222,8 @@ impl Place {
             (None, None) => return None,
             (Some(_), Some(_)) => Err((&env_key, format!("{file_key} is written too; keep one of them"))),
             (Some(path), None) => {
-                secrets::password_file(&checker.resolve(path)).map_err(|why| (&file_key, why))
+                let located = checker.locate(path);
+                located.and_then(|located| secrets::password_file(&located)).map_err(|why| (&file_key, why))
             }
             (None, Some(name)) => {
                 secrets::password_env(name, checker.environment).map_err(|why| (&env_key, why))
@@ -228,7 +235,9 @@ impl Place {
     /// A setting's value as text; secrets are read from where they are.
     fn property(self, checker: &mut Checker<'_>, name: &str, raw: RawProperty) -> Option<String> {
         let value = match raw {
-            RawProperty::File { file } => secrets::password_file(&checker.resolve(&file)),
+            RawProperty::File { file } => {
+                checker.locate(&file).and_then(|located| secrets::password_file(&located))
+            }
             RawProperty::Env { env } => secrets::password_env(&env, checker.environment),
             _ if SECRET_SETTINGS.contains(&name) => {
                 Err("is a secret; write { file = \"PATH\" } or { env = \"NAME\" }".to_owned())
@@ -236,6 +245,13 @@ impl Place {
             RawProperty::Bool(value) => return Some(value.to_string()),
             RawProperty::Integer(value) => return Some(value.to_string()),
             RawProperty::Float(value) => return Some(value.to_string()),
+            // Not a path by its type: only librdkafka knows which texts are.
+            RawProperty::Text(value) if paths::is_credential(&value) => {
+                checker.locate(&FilePath(value.into())).and_then(|located| {
+                    secrets::private_file("file", &located)?;
+                    Ok(Secret::new(located.path.to_string_lossy()))
+                })
+            }
             RawProperty::Text(value) => return Some(value),
         };
         value

@@ -16,10 +16,12 @@ mod document;
 mod egress;
 mod ingress;
 mod kafka;
+mod paths;
 mod problem;
 mod raw;
 mod schema;
 mod secrets;
+mod sharing;
 mod telemetry;
 mod together;
 mod udp;
@@ -93,6 +95,8 @@ pub enum Config {
     Egress(EgressConfig),
 }
 
+const NO_SIDE: &str = "an ingress has [source], an egress has [sink]: this file has neither, or both";
+
 /// The largest configuration file that is read.
 const LARGEST_FILE: u64 = 1024 * 1024;
 
@@ -117,6 +121,22 @@ pub fn load_egress(file: &Path) -> Result<Loaded<EgressConfig>, ConfigError> {
         Config::Egress(config) => Ok(Loaded { file: loaded.file, config, notices: loaded.notices }),
         Config::Ingress(_) => Err(ConfigError::of_file(file, wrong_side(Side::Egress))),
     }
+}
+
+/// Only where the admin API of a file's link listens: for probes, which must not depend on keys and passwords, and for
+/// which the rest of the file has been checked at the start.
+pub fn load_admin(file: &Path) -> Result<Admin, ConfigError> {
+    let text = read(file)?;
+    let failed = |problems| ConfigError { file: file.to_owned(), problems };
+    let document = walk::Document::parse(&text).map_err(failed)?;
+    let Some(side) = side_of(&document) else {
+        return Err(ConfigError::of_file(file, NO_SIDE));
+    };
+    let raw: raw::RawAdminOnly = document.deserialize().map_err(|remark| failed(vec![remark]))?;
+    let mut checker = common::Checker::new(file, &document, &process_environment);
+    let admin = common::admin(&raw.admin, side, raw.link.id, &mut checker);
+    let (problems, _) = checker.finish();
+    if problems.is_empty() { Ok(admin) } else { Err(failed(problems)) }
 }
 
 fn process_environment(name: &str) -> Option<String> {
@@ -170,8 +190,7 @@ pub fn parse(
     let document = walk::Document::parse(text).map_err(failed)?;
     let found = side_of(&document);
     let Some(actual) = found.or(side) else {
-        let message = "an ingress has [source], an egress has [sink]: this file has neither, or both";
-        return Err(ConfigError::of_file(file, message));
+        return Err(ConfigError::of_file(file, NO_SIDE));
     };
     if let Some(wanted) = side.filter(|wanted| *wanted != actual) {
         return Err(ConfigError::of_file(file, wrong_side(wanted)));

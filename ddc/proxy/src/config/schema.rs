@@ -8,6 +8,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 use super::Side;
+use super::paths;
 use super::raw::{RawEgress, RawIngress};
 
 /// The JSON Schema (draft 2020-12) of a side's configuration file.
@@ -40,8 +41,12 @@ fn tidy(value: &mut Value) {
                 // Defaults of whole tables repeat those of their keys.
                 schema.remove("default");
             }
+            let is_path = schema.get("format").is_some_and(|format| format == "file-path");
             if let Some(Value::String(text)) = schema.get_mut("description") {
                 *text = unwrap_lines(text);
+                if is_path {
+                    text.push_str(paths::NOTE);
+                }
             }
         }
         Value::Array(values) => values.iter_mut().for_each(tidy),

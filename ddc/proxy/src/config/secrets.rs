@@ -7,10 +7,10 @@
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 use super::Environment;
+use super::paths::Located;
+use super::sharing::{Keeper, described, too_open};
 
 /// A link's 256-bit key. Its `Debug` shows only the fingerprint.
 #[derive(Clone, PartialEq, Eq)]
@@ -96,20 +96,21 @@ impl fmt::Debug for Secret {
 /// The largest file that is read as a secret: tokens and passwords are far smaller.
 const LARGEST_SECRET: u64 = 64 * 1024;
 
-/// Reads a key file. `what` names it in messages.
-pub(crate) fn key_file(path: &Path) -> Result<SecretKey, String> {
-    let shown = path.display();
+/// Reads a key file.
+pub(crate) fn key_file(located: &Located) -> Result<SecretKey, String> {
+    let shown = located.path.display();
     let make = format!("ddc keygen --out {shown}");
-    let bytes = secret_file("key file", path, &format!("run: {make}, and copy the file to the other side"))?;
+    let bytes =
+        secret_file("key file", located, &format!("run: {make}, and copy the file to the other side"))?;
     SecretKey::from_file_text(&bytes).map_err(|why| {
         format!("key file {shown} {why}; copy the other side's, or for a new link run: rm {shown} && {make}")
     })
 }
 
 /// Reads a password: the file's text without one newline at its end.
-pub(crate) fn password_file(path: &Path) -> Result<Secret, String> {
-    let shown = path.display();
-    let bytes = secret_file("password file", path, "write the password into it and run: chmod 600 on it")?;
+pub(crate) fn password_file(located: &Located) -> Result<Secret, String> {
+    let shown = located.path.display();
+    let bytes = secret_file("password file", located, "write the password into it and run: chmod 600 on it")?;
     let text = String::from_utf8(bytes).map_err(|_| format!("password file {shown} is not UTF-8 text"))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
@@ -129,97 +130,82 @@ pub(crate) fn password_env(name: &str, environment: Environment<'_>) -> Result<S
 }
 
 /// Checks that a private file that librdkafka will read is there, readable and not open to others.
-pub(crate) fn private_file(what: &str, path: &Path) -> Result<(), String> {
-    secret_file(what, path, "correct the path").map(drop)
+pub(crate) fn private_file(what: &str, located: &Located) -> Result<(), String> {
+    secret_file(what, located, "correct the path").map(drop)
 }
 
 /// Checks that a public file that librdkafka will read is there and readable.
-pub(crate) fn public_file(what: &str, path: &Path) -> Result<(), String> {
-    open(what, path, "correct the path").map(drop)
+pub(crate) fn public_file(what: &str, located: &Located) -> Result<(), String> {
+    open(what, located, "correct the path").map(drop)
 }
 
-fn secret_file(what: &str, path: &Path, when_missing: &str) -> Result<Vec<u8>, String> {
-    let (file, metadata) = open(what, path, when_missing)?;
-    check_mode(what, path, &metadata)?;
+fn secret_file(what: &str, located: &Located, when_missing: &str) -> Result<Vec<u8>, String> {
+    let path = &located.path;
+    let shown = path.display();
+    let (file, metadata) = open(what, located, when_missing)?;
+    if let Some(with) = too_open(&file, &metadata) {
+        return Err(format!(
+            "{what} {shown} can be {with}; {}",
+            Keeper::of(located).mend(path, Some(&metadata))
+        ));
+    }
     if metadata.len() > LARGEST_SECRET {
-        return Err(format!("{what} {} is larger than 64 KiB; correct the path", path.display()));
+        return Err(format!("{what} {shown} is larger than 64 KiB; correct the path"));
     }
     let mut bytes = Vec::new();
     // The length can lie (pipes, /proc): the read is bounded by itself.
     file.take(LARGEST_SECRET)
         .read_to_end(&mut bytes)
-        .map_err(|error| format!("{what} {} cannot be read: {error}", path.display()))?;
-    Ok(bytes)
+        .map_err(|error| format!("{what} {shown} cannot be read: {error}"))?;
+    match &located.credential {
+        // How a unit makes a credential optional: an empty SetCredential= holds when LoadCredential= finds no file.
+        Some(name) if bytes.trim_ascii().is_empty() => Err(format!(
+            "{what} {shown} is empty: the unit's LoadCredential={name}:FILE found no file, or an empty one; fill that file (systemctl cat UNIT names it) and restart the unit, or take this path out of the configuration"
+        )),
+        _ => Ok(bytes),
+    }
 }
 
-fn open(what: &str, path: &Path, when_missing: &str) -> Result<(File, Metadata), String> {
+fn open(what: &str, located: &Located, when_missing: &str) -> Result<(File, Metadata), String> {
+    let path = &located.path;
     let shown = path.display();
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("{what} {shown} does not exist; {when_missing}"),
+    let failed = |error: std::io::Error, metadata: Option<&Metadata>| match error.kind() {
+        std::io::ErrorKind::NotFound => match &located.credential {
+            Some(name) => format!(
+                "{what} {shown} does not exist; the unit needs LoadCredential={name}:FILE (systemctl edit UNIT), or correct the name"
+            ),
+            None => format!("{what} {shown} does not exist; {when_missing}"),
+        },
         std::io::ErrorKind::PermissionDenied => {
-            let user = rustix::process::geteuid().as_raw();
-            format!(
-                "{what} {shown} cannot be read by this user; run: chown {user} {shown} && chmod 600 {shown}"
-            )
+            let whose = metadata.map(|metadata| format!(" ({})", described(metadata))).unwrap_or_default();
+            let mend = Keeper::of(located).mend(path, metadata);
+            format!("{what} {shown} cannot be read by this user{whose}; {mend}")
         }
         _ => format!("{what} {shown} cannot be read: {error}"),
     };
     // Looked at before it is opened: opening a pipe that nobody writes would wait for ever.
-    let metadata = std::fs::metadata(path).map_err(failed)?;
+    let metadata = std::fs::metadata(path).map_err(|error| failed(error, None))?;
     if !metadata.is_file() {
         return Err(format!("{what} {shown} is not a file; correct the path"));
     }
-    let file = File::open(path).map_err(failed)?;
+    let file = File::open(path).map_err(|error| failed(error, Some(&metadata)))?;
     // Of the opened file: what is judged is what is read.
-    let metadata = file.metadata().map_err(failed)?;
+    let metadata = file.metadata().map_err(|error| failed(error, None))?;
     Ok((file, metadata))
-}
-
-/// Who a file is shared with, apart from its owner.
-fn check_mode(what: &str, path: &Path, metadata: &Metadata) -> Result<(), String> {
-    let shared = sharing(metadata.mode(), metadata.gid(), is_own_group);
-    shared.map_or(Ok(()), |with| {
-        let (shown, mode) = (path.display(), metadata.mode() & 0o777);
-        Err(format!("{what} {shown} can be {with} (mode {mode:04o}); run: chmod 600 {shown}"))
-    })
-}
-
-/// Why a file of this mode and group is too open, if it is.
-fn sharing(mode: u32, group: u32, is_own_group: impl Fn(u32) -> bool) -> Option<String> {
-    let verb = |bits: u32| match (bits & 0o4 != 0, bits & 0o2 != 0) {
-        (true, true) => Some("read and written"),
-        (true, false) => Some("read"),
-        (false, true) => Some("written"),
-        (false, false) => None,
-    };
-    if let Some(verb) = verb(mode) {
-        return Some(format!("{verb} by others"));
-    }
-    let verb = verb(mode >> 3)?;
-    (!is_own_group(group)).then(|| format!("{verb} by group {group}, which this process is not in"))
-}
-
-fn is_own_group(group: u32) -> bool {
-    rustix::process::getegid().as_raw() == group
-        || rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|own| own.as_raw() == group))
-}
-
-/// A path of the configuration: a relative one starts at the configuration file's directory.
-pub(crate) fn resolve(file: &Path, path: &Path) -> PathBuf {
-    file.parent().map_or_else(|| path.to_owned(), |directory| directory.join(path))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that fails should panic")]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::path::Path;
 
-    fn written(directory: &Path, name: &str, text: &str, mode: u32) -> PathBuf {
+    fn written(directory: &Path, name: &str, text: &str, mode: u32) -> Located {
         let path = directory.join(name);
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        path
+        path.into()
     }
 
     const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF\n";
@@ -235,8 +221,8 @@ mod tests {
         assert!(shown.contains(&key.fingerprint()) && !shown.contains("001122"), "{shown}");
         // A link, as Kubernetes makes them.
         let link = directory.path().join("link.key");
-        symlink(&path, &link).unwrap();
-        assert_eq!(key_file(&link).unwrap(), key);
+        symlink(&path.path, &link).unwrap();
+        assert_eq!(key_file(&link.into()).unwrap(), key);
         assert!(!format!("{:?}", Secret::new("hunter2")).contains("hunter2"));
     }
 
@@ -245,9 +231,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path();
         let mut said = Vec::new();
-        let mut refuse = |path: PathBuf| {
-            let message = key_file(&path).unwrap_err();
-            said.push(message.replace(at.to_str().unwrap(), "DIR"));
+        let owner = std::fs::metadata(at).unwrap();
+        let owner = format!("owner {}, group {}", owner.uid(), owner.gid());
+        let mut refuse = |located: Located| {
+            let message = key_file(&located).unwrap_err();
+            said.push(message.replace(at.to_str().unwrap(), "DIR").replace(&owner, "owner U, group G"));
         };
         refuse(written(at, "others-read.key", KEY, 0o644));
         refuse(written(at, "others-write.key", KEY, 0o602));
@@ -256,23 +244,13 @@ mod tests {
         refuse(written(at, "long.key", &KEY.replace('\n', "00"), 0o600));
         refuse(written(at, "base64.key", "ABEiM0RVZneImaq7zN3u/wARIjNEVWZ3iJmqu8zd7v8=", 0o600));
         refuse(written(at, "huge.key", &"0".repeat(70_000), 0o600));
-        refuse(at.join("missing.key"));
-        refuse(at.to_owned());
+        refuse(at.join("missing.key").into());
+        refuse(at.to_owned().into());
+        // An optional credential that is not there: systemd makes an empty file, or none.
+        let credential = |located: Located| Located { credential: Some("link-next.key".into()), ..located };
+        refuse(credential(written(at, "link-next.key", "", 0o400)));
+        refuse(credential(at.join("link.key").into()));
         insta::assert_snapshot!(said.join("\n"));
-    }
-
-    #[test]
-    fn a_group_may_read_only_when_the_process_is_in_it() {
-        let mine = |group| group == 7;
-        assert_eq!(sharing(0o640, 7, mine), None);
-        assert_eq!(sharing(0o440, 7, mine), None);
-        assert_eq!(sharing(0o640, 8, mine).as_deref(), Some("read by group 8, which this process is not in"));
-        assert_eq!(
-            sharing(0o660, 8, mine).as_deref(),
-            Some("read and written by group 8, which this process is not in")
-        );
-        assert_eq!(sharing(0o604, 7, mine).as_deref(), Some("read by others"));
-        assert_eq!(sharing(0o711, 8, mine), None, "execution says nothing about the content");
     }
 
     #[test]
@@ -281,8 +259,10 @@ mod tests {
         let path = written(directory.path(), "password", "p w\r\n", 0o600);
         assert_eq!(password_file(&path).unwrap().expose(), "p w");
         let open = written(directory.path(), "open", "p\n", 0o644);
+        let said = password_file(&open).unwrap_err();
         assert!(
-            password_file(&open).unwrap_err().contains("can be read by others (mode 0644); run: chmod 600")
+            said.contains("can be read by others (mode 0644, owner ") && said.contains("run: chmod 600"),
+            "{said}"
         );
         let empty = written(directory.path(), "empty", "\n", 0o600);
         assert!(password_file(&empty).unwrap_err().contains("is empty"));

@@ -1,9 +1,9 @@
 //! Checks over all links of one process: what two of them cannot share.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use super::common::Admin;
+use super::common::{Admin, LinkSettings};
 use super::{Config, IngressConfig, Loaded, Side, Source};
 
 /// Finds what links of one process would take from each other: ports, sockets, state directories, names.
@@ -52,13 +52,13 @@ fn clashes_of(a: &Config, b: &Config) -> Vec<String> {
         found.push(format!("[admin] listen = \"{y}\""));
     }
     if let (Some(x), Some(y)) = (socket(a.admin()), socket(b.admin()))
-        && x == y
+        && same_place(x, y)
     {
         found.push(format!("[admin] socket = \"{}\"", y.display()));
     }
     if let (Config::Egress(x), Config::Egress(y)) = (a, b)
         && same_socket(x.listen, y.listen)
-        && x.link.interface.as_ref().zip(y.link.interface.as_ref()).is_none_or(|(x, y)| x == y)
+        && may_share_interface(&x.link, &y.link)
     {
         found.push(format!("[link] listen = \"{}\"", y.listen));
     }
@@ -68,17 +68,22 @@ fn clashes_of(a: &Config, b: &Config) -> Vec<String> {
             listening(b).iter().filter(|y| same_socket(x.1, y.1)).map(|y| format!("{} = \"{}\"", y.0, y.1)),
         );
     }
-    if a.link().state_dir == b.link().state_dir {
+    if same_place(&a.link().state_dir, &b.link().state_dir) {
         found.push(format!("[link] state_dir = \"{}\"", b.link().state_dir.display()));
     }
     if a.side() == b.side() && a.link().name == b.link().name {
         found.push(format!("[link] name = \"{}\"", b.link().name));
     }
-    if let (Config::Ingress(x), Config::Ingress(y)) = (a, b)
-        && x.link.id == y.link.id
-        && x.target == y.target
-    {
-        found.push(format!("[link] id = {} with target = \"{}\"", y.link.id.0, y.target));
+    if a.link().id == b.link().id && may_share_interface(a.link(), b.link()) {
+        match (a, b) {
+            (Config::Ingress(x), Config::Ingress(y)) if x.target.ip() == y.target.ip() => {
+                found.push(format!("[link] id = {} with target = \"{}\"", y.link.id.0, y.target));
+            }
+            (Config::Egress(x), Config::Egress(y)) if overlap(x.listen.ip(), y.listen.ip()) => {
+                found.push(format!("[link] id = {} with listen = \"{}\"", y.link.id.0, y.listen));
+            }
+            _ => {}
+        }
     }
     found
 }
@@ -101,6 +106,23 @@ fn socket(admin: &Admin) -> Option<&Path> {
 
 /// Whether two addresses cannot be bound side by side.
 pub(crate) fn same_socket(a: SocketAddr, b: SocketAddr) -> bool {
-    let covers = |x: SocketAddr, y: SocketAddr| x.ip() == y.ip() || x.ip().is_unspecified();
-    a.port() == b.port() && (a.is_ipv4() == b.is_ipv4()) && (covers(a, b) || covers(b, a))
+    a.port() == b.port() && overlap(a.ip(), b.ip())
+}
+
+/// Whether what is sent to one address may arrive at the other.
+fn overlap(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
+/// Whether both may use one interface: no name stands for all.
+fn may_share_interface(a: &LinkSettings, b: &LinkSettings) -> bool {
+    a.interface.as_ref().zip(b.interface.as_ref()).is_none_or(|(a, b)| a == b)
+}
+
+/// Whether two paths lead to one file or directory, however they are written; one that is not there yet is compared as
+/// it is written.
+fn same_place(a: &Path, b: &Path) -> bool {
+    let real =
+        |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or(path.to_owned());
+    a == b || real(a) == real(b)
 }

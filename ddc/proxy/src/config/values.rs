@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use ddc_telemetry::syslog::{Target, TargetError};
 
+use super::paths;
 use super::units::{ByteSize, Rate, Span, ValueError};
 
 /// Gives a type that has `FromStr` and `Display` its serde and JSON Schema sides, and lists it in [`FORMATS`].
@@ -290,7 +291,7 @@ impl FromStr for InterfaceName {
     }
 }
 
-/// A path; a relative one is taken from the directory of the configuration file.
+/// A path as it is written; [`super::paths`] says where it leads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct FilePath(pub(crate) PathBuf);
 
@@ -303,6 +304,7 @@ impl FromStr for FilePath {
                 "{text:?} is no path; for example \"/etc/ddc/keys/plant-a.key\""
             )));
         }
+        paths::check(text)?;
         Ok(Self(PathBuf::from(text)))
     }
 }

@@ -369,8 +369,13 @@ fn property(value: &DeValue<'_>) -> Result<(), String> {
         DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => Ok(()),
         DeValue::Table(table) => match table.iter().collect::<Vec<_>>().as_slice() {
             [(name, source)] if matches!(name.get_ref().as_ref(), "file" | "env") => {
-                let filled = source.get_ref().as_str().is_some_and(|text| !text.is_empty());
-                if filled { Ok(()) } else { Err(SHAPE.to_owned()) }
+                match source.get_ref().as_str().filter(|text| !text.is_empty()) {
+                    Some(path) if name.get_ref() == "file" => {
+                        values::check("file-path", path).map_err(|error| error.to_string())
+                    }
+                    Some(_) => Ok(()),
+                    None => Err(SHAPE.to_owned()),
+                }
             }
             _ => Err(SHAPE.to_owned()),
         },

@@ -114,6 +114,20 @@ pub(crate) struct RawAdmin {
     pub(crate) socket: Option<FilePath>,
 }
 
+/// What a file says of its admin listener, with the link's id, which its default port goes by.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RawAdminOnly {
+    pub(crate) link: RawLinkId,
+    #[serde(default)]
+    pub(crate) admin: RawAdmin,
+}
+
+/// The id alone.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RawLinkId {
+    pub(crate) id: u16,
+}
+
 /// What is logged. When a process runs several links, the first file's `[log]` holds.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
