@@ -134,18 +134,19 @@ json.dump(model, open('$SCRATCH/broken.json', 'w'))"
     done
     # A digest in place of a tag is taken as it is.
     sed "s|^VECTOR_IMAGE=.*|VECTOR_IMAGE=registry.example.org/vector@$FULL_DIGEST|" "$SCRATCH/env" >"$SCRATCH/digest"
-    ENV_FILE=$SCRATCH/digest compose config --images | grep -qxF "registry.example.org/vector@$FULL_DIGEST"
+    said=$(ENV_FILE=$SCRATCH/digest compose config --images)
+    grep -qxF "registry.example.org/vector@$FULL_DIGEST" <<<"$said"
   }
 
   documented() {
     local name version
-    for name in $(grep -oE '[$][{][A-Z_]+' compose.yaml | cut -c 3- | sort -u); do
+    while read -r name; do
       [[ $name != DDC_KEY_GROUP ]] || continue
       grep -qE "^#?$name=" env.example images.env || {
         echo "$name of compose.yaml is not in env.example"
         return 1
       }
-    done
+    done < <(grep -oE '[$][{][A-Z_]+' compose.yaml | cut -c 3- | sort -u)
     version=$(sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$ROOT_DIR/Cargo.toml")
     grep -qx "DDC_IMAGE=ddc:$version" env.example || {
       echo "DDC_IMAGE in env.example is not ddc:$version, the version of Cargo.toml"

@@ -178,7 +178,7 @@ fails() {
     printf '%s\n' "$states"
     [[ $(wc -l <<<"$states") == 10 ]]
     fails grep -v ' healthy$' <<<"$states"
-    compose ps --all --format '{{.Service}} {{.ExitCode}}' topics | grep -qx 'topics 0'
+    [[ $(compose ps --all --format '{{.Service}} {{.ExitCode}}' topics) == 'topics 0' ]]
     echo "= $(wc -l <<<"$states") services"
   }
 
@@ -250,7 +250,7 @@ print(" ".join(sorted({a["labels"]["alertname"] for a in json.load(sys.stdin)["d
 
   series() { (($(query "$1") > 0)); }
 
-  watchdog_at_alertmanager() { engine_net curl --silent --fail http://127.0.0.1:9093/api/v2/alerts | grep -q Watchdog; }
+  watchdog_at_alertmanager() { [[ $(engine_net curl --silent --fail http://127.0.0.1:9093/api/v2/alerts) == *Watchdog* ]]; }
 
   # eventually COMMAND…
   eventually() {
