@@ -64,7 +64,7 @@ expect() {
 
 # One run of Ansible for each playbook: it takes several inventories only merged, so each inventory is asked on its own.
 syntax() {
-  local playbook inventory
+  local inventory
   for inventory in "${INVENTORIES[@]}"; do
     expect "syntax of ${PLAYBOOKS[*]} on inventory $inventory" \
       ansible-playbook -i "inventories/$inventory" --syntax-check "${PLAYBOOKS[@]/#/playbooks/}"
