@@ -236,6 +236,7 @@ receiver_ipv6() {
   expect "with its address, usable at once" says 0 'inet6 fd00:1::2/64' ip -6 address show dev diode0 -tentative
   sleep 2.5
   expect "nothing leaves: no ND, no MLD, no router solicitation" nothing_left
+  expect "and nothing had to be stopped" says 0 '0 frames, 0 bytes by nft, 0 frames by tc' "$HERE/one-way" status diode0
   expect "status: in place" says 0 'IPv6 on (quiet)' "$HERE/one-way" status diode0
   "$HERE/one-way" down diode0 2>/dev/null
 }

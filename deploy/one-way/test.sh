@@ -219,6 +219,8 @@ receiver_boots_guarded() {
   host_run source systemctl enable --quiet ddc-one-way@diode0
   host_reboot source
   host_wait 20 source systemctl is-active --quiet ddc-one-way@diode0
+  # Silenced before the count begins: up to here it was the unguarded host of the control.
+  host_run destination ip link set diode0 down
   frames_from_destination
   host_reboot destination
   host_wait 20 destination systemctl is-active --quiet ddc-one-way@diode0
