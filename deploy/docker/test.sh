@@ -15,9 +15,8 @@ source "$ROOT_DIR/scripts/engine.sh"
 DOCKER_DIR=$ROOT_DIR/deploy/docker
 ARCHS=(amd64 arm64)
 # What everything runs with: the flags that README.md names.
-# shellcheck disable=SC2054 # commas of a tmpfs
 HARDENED=(--read-only --cap-drop ALL --security-opt no-new-privileges --user 65532:65532 --pids-limit 64
-  --tmpfs /run/ddc:uid=65532,gid=65532,mode=0750 --tmpfs /tmp:mode=1777)
+  --tmpfs /tmp:mode=1777)
 LIMIT_BYTES=30000000
 # The pair's network: .1 is this side of it, .2 the ingress, .3 the egress.
 NET=198.18.7
@@ -103,8 +102,20 @@ bases() {
       --file "$DOCKER_DIR/base.Dockerfile" "$WORK/base"
     check "docker build: image for $arch" engine_docker build --quiet --platform "linux/$arch" --tag "ddc:$arch" \
       "${settings[@]}" --build-arg "BASE=ddc-base:$arch" --file "$DOCKER_DIR/Dockerfile" .
+    check "docker buildx bake: image for $arch" bake "$arch"
   done
 }
+
+# bake ARCH: docker-bake.hcl in earnest, as far as the engine's own builder goes: one architecture, into the engine.
+bake() {
+  local variables
+  mapfile -t variables < <(BASE=ddc-base:$1 "$DOCKER_DIR/settings.sh")
+  env "${variables[@]}" IMAGE=baked docker buildx bake --file "$DOCKER_DIR/docker-bake.hcl" \
+    --set "*.platform=linux/$1" --set '*.output=type=docker' archive
+  is "$1" "$(engine_docker image inspect --format '{{.Architecture}}' "baked:$(version)")"
+}
+
+version() { "$DOCKER_DIR/settings.sh" 2>/dev/null | sed -n 's/^VERSION=//p'; }
 
 # One index for both architectures, as README.md shows it for who has no buildx.
 index() {
@@ -152,8 +163,7 @@ files() {
 # ---- looking ----
 
 image() {
-  local arch=$1 field wanted version
-  version=$(sed -n 's/^VERSION=//p' <("$DOCKER_DIR/settings.sh" 2>/dev/null))
+  local arch=$1 field wanted
   while IFS='|' read -r field wanted; do
     check "$arch: $field is $wanted" is "$wanted" "$(engine_docker image inspect --format "{{$field}}" "ddc:$arch")"
   done <<LIST
@@ -161,9 +171,9 @@ image() {
 .Config.User|65532:65532
 .Config.StopSignal|SIGTERM
 json .Config.Entrypoint|["/usr/bin/ddc"]
-json .Config.Healthcheck.Test|["CMD","/usr/bin/ddc","ready","--socket","/run/ddc/admin.sock"]
+json .Config.Healthcheck.Test|["CMD","/usr/bin/ddc","ready","-c","/etc/ddc/ddc.toml"]
 json .Config.Volumes|{"/var/lib/ddc":{}}
-index .Config.Labels "org.opencontainers.image.version"|$version
+index .Config.Labels "org.opencontainers.image.version"|$(version)
 index .Config.Labels "org.opencontainers.image.licenses"|Apache-2.0
 index .Config.Labels "org.opencontainers.image.revision"|$(git rev-parse HEAD)
 index .Config.Labels "org.opencontainers.image.created"|$(date -u -d "@$(git log -1 --format=%ct)" +%Y-%m-%dT%H:%M:%SZ)
@@ -175,7 +185,7 @@ inside() {
   files "$arch" "ddc:$arch" >"$WORK/inside"
   check "$arch: the only program is /usr/bin/ddc" is '-rwxr-xr-x 0/0 usr/bin/ddc' "$(programs)"
   check "$arch: nothing bears the name of a shell or a package manager" no_tools
-  check "$arch: state and socket belong to 65532, the configuration to root" owners
+  check "$arch: the state belongs to 65532, the configuration to root" owners
   check "$arch: its licence is in it" grep -q ' usr/share/doc/ddc/LICENSE' "$WORK/inside"
   check "$arch: those of everything that is linked in, too" grep -q ' usr/share/doc/ddc/THIRD-PARTY.txt' "$WORK/inside"
   local program
@@ -190,10 +200,7 @@ programs() { awk '$1 ~ /^-/ && $1 ~ /x|s|t/ { print $1, $2, $3 }' "$WORK/inside"
 no_tools() { ! grep -E '(^|/| )(sh|bash|dash|busybox|apt|apt-get|dpkg|rpm|apk|dnf|perl|python[0-9.]*)$' <(awk '{ print $3 }' "$WORK/inside"); }
 
 owners() {
-  local path
-  for path in run/ddc/ var/lib/ddc/; do
-    is 65532/65532 "$(awk -v path="$path" '$3 == path { print $2 }' "$WORK/inside")" || return 1
-  done
+  is 65532/65532 "$(awk '$3 == "var/lib/ddc/" { print $2 }' "$WORK/inside")" || return 1
   is 0/0 "$(awk '$3 == "etc/ddc/" { print $2 }' "$WORK/inside")"
 }
 
@@ -227,9 +234,7 @@ pair() {
   mkdir -p "$site"
   engine_docker network create --subnet "$NET.0/24" "$network" >/dev/null
   engine_docker run --rm --platform "linux/$arch" "${HARDENED[@]}" --network none "ddc:$arch" keygen >"$site/link.key" 2>/dev/null
-  # As compose and Kubernetes hand out secrets: a file of the user or of its group, which others cannot read.
-  chown 0:65532 "$site/link.key"
-  chmod 0440 "$site/link.key"
+  secrets "$site"
   configure "$site"
   mounts egress
   check "$arch: ddc check takes the egress's configuration" engine_docker run --rm --platform "linux/$arch" \
@@ -246,6 +251,17 @@ pair() {
   check "$arch: a stop drains the egress and ends with 0" stops egress
   engine_docker rm --force --volumes "ingress-$arch" "egress-$arch" >/dev/null
   engine_docker network rm "$network" >/dev/null
+}
+
+# secrets SITE: the key as compose hands it out, a file; and as Kubernetes does, links in a directory. Both of the user's
+# group, and closed to others.
+secrets() {
+  mkdir -p "$1/secrets/..2026"
+  cp "$1/link.key" "$1/secrets/..2026/"
+  ln -sfn ..2026 "$1/secrets/..data"
+  ln -sf ..data/link.key "$1/secrets/link.key"
+  chown -R 0:65532 "$1/link.key" "$1/secrets/..2026"
+  chmod 0440 "$1/link.key" "$1/secrets/..2026/link.key"
 }
 
 # configure SITE: files for both sides.
@@ -266,9 +282,6 @@ id = 1
 file = "/run/secrets/link.key"
 [source.udp.streams]
 events = "0.0.0.0:9000"
-[admin]
-listen = "none"
-socket = "/run/ddc/admin.sock"
 TOML
   cat >"$site/egress.toml" <<TOML
 $(cat "$site/common")
@@ -278,17 +291,17 @@ id = 1
 file = "/run/secrets/link.key"
 [sink.udp.streams]
 events = "$NET.1:9001"
-[admin]
-listen = "none"
-socket = "/run/ddc/admin.sock"
 TOML
   chmod 644 "$site"/*.toml
 }
 
-# mounts SIDE: its configuration and the link's key, where compose and Kubernetes put them; in MOUNTS.
+# mounts SIDE: its configuration and the link's key, the ingress's as in Kubernetes, the egress's as in compose; in MOUNTS.
 mounts() {
-  MOUNTS=(--mount "type=bind,source=$site/$1.toml,target=/etc/ddc/ddc.toml,readonly"
-    --mount "type=bind,source=$site/link.key,target=/run/secrets/link.key,readonly")
+  MOUNTS=(--mount "type=bind,source=$site/$1.toml,target=/etc/ddc/ddc.toml,readonly")
+  case $1 in
+    ingress) MOUNTS+=(--mount "type=bind,source=$site/secrets,target=/run/secrets,readonly") ;;
+    egress) MOUNTS+=(--mount "type=bind,source=$site/link.key,target=/run/secrets/link.key,readonly") ;;
+  esac
 }
 
 # start SIDE ADDRESS: of the pair's architecture, with the image's own health check, only more often.
@@ -325,7 +338,7 @@ PYTHON
 
 not_ready() {
   local code=0
-  engine_docker exec "egress-$1" /usr/bin/ddc ready --socket /run/ddc/none.sock || code=$?
+  engine_docker exec "egress-$1" /usr/bin/ddc ready --admin 127.0.0.1:1 || code=$?
   is 69 "$code"
 }
 
@@ -363,13 +376,12 @@ ends_78() {
   local code=0 said site=$WORK/wrong
   mkdir -p "$site"
   cp "$WORK"/pair-amd64/{ingress.toml,link.key} "$site/"
-  chown 0:65532 "$site/link.key"
-  chmod 0440 "$site/link.key"
+  secrets "$site"
   mounts ingress
   case $1 in
     'unknown key') sed -i 's/^rate = /rade = /' "$site/ingress.toml" ;;
     'no file') MOUNTS=() ;;
-    'key for all') chmod 0444 "$site/link.key" ;;
+    'key for all') chmod 0444 "$site/secrets/..2026/link.key" ;;
   esac
   said=$(engine_docker run --rm "${HARDENED[@]}" "${MOUNTS[@]}" ddc:amd64 ingress -c /etc/ddc/ddc.toml 2>&1) || code=$?
   echo "$said"
