@@ -54,6 +54,7 @@ fn run(command: Command) -> Result<(), Failure> {
 }
 
 fn main() -> ExitCode {
+    ddc_kafka::binary::confine_name_resolution();
     let result = match Arguments::try_parse() {
         Ok(arguments) => run(arguments.command),
         Err(error) => usage(&error),

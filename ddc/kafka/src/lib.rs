@@ -15,12 +15,14 @@
 //! | [`topic_id`] | Kafka's topic ids, asked for without blocking                                   |
 //! | [`admin`]    | create and describe topics from a thread without a runtime, each call bounded    |
 //! | [`errors`]   | what an error means to an operator: kind, reason for metrics, advice             |
+//! | [`binary`]   | what this binary's Kafka client can do, and which package has what it lacks        |
 //! | [`context`]  | librdkafka's log lines and errors → tracing and a state that can be shown        |
 //!
 //! It decides nothing about delivery: the commit rule, epochs and retries live in ddc-proxy.
 
 pub mod admin;
 pub mod batch;
+pub mod binary;
 pub mod commit;
 pub mod context;
 pub mod errors;

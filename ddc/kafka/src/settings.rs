@@ -20,6 +20,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::types::{RDKafkaConfRes, RDKafkaType};
 
+use crate::binary::{Capabilities, Linkage};
+
 pub use identity::{Sasl, SaslMechanism, Secret, SecurityProtocol, Tls, UnknownChoice};
 pub use mistakes::{SettingsError, SettingsErrors};
 pub use roles::{Role, SinkSettings, SourceSettings};
@@ -60,10 +62,15 @@ impl ClientSettings {
     /// The configuration of a client in this role, or everything that is wrong with it. Names and values were
     /// accepted by librdkafka; nothing was opened.
     pub fn build(&self, role: &Role) -> Result<ClientConfig, SettingsErrors> {
+        self.build_for(role, Capabilities::of_this_binary())
+    }
+
+    /// As for a binary that can do this and no more.
+    fn build_for(&self, role: &Role, binary: &Capabilities) -> Result<ClientConfig, SettingsErrors> {
         let mut errors = Vec::new();
         let mut settings = role.defaults();
-        self.typed(&mut settings, &mut errors);
-        self.merge_properties(role, &mut settings, &mut errors);
+        self.typed(binary, &mut settings, &mut errors);
+        self.merge_properties(role, binary, &mut settings, &mut errors);
         for (key, value) in &settings {
             check_with_librdkafka(key, value, &mut errors);
         }
@@ -86,8 +93,10 @@ impl ClientSettings {
     pub fn try_out(&self, role: &Role) -> Result<(), SettingsErrors> {
         let mut config = self.build(role)?;
         config.remove("bootstrap.servers");
-        // librdkafka would run kinit, which is no mere check.
-        config.set("sasl.kerberos.min.time.before.relogin", "0");
+        if Capabilities::of_this_binary().has("sasl_gssapi") {
+            // librdkafka would run kinit, which is no mere check.
+            config.set("sasl.kerberos.min.time.before.relogin", "0");
+        }
         let kind = match role {
             Role::Source(_) => RDKafkaType::RD_KAFKA_CONSUMER,
             Role::Sink(_) | Role::Admin => RDKafkaType::RD_KAFKA_PRODUCER,
@@ -100,7 +109,12 @@ impl ClientSettings {
     }
 
     /// The typed keys, in librdkafka's names.
-    fn typed(&self, settings: &mut BTreeMap<String, String>, errors: &mut Vec<SettingsError>) {
+    fn typed(
+        &self,
+        binary: &Capabilities,
+        settings: &mut BTreeMap<String, String>,
+        errors: &mut Vec<SettingsError>,
+    ) {
         let mut set = |key: &str, value: &str| {
             settings.insert(key.to_owned(), value.to_owned());
         };
@@ -115,11 +129,16 @@ impl ClientSettings {
         set("bootstrap.servers", &self.brokers.join(","));
         set("client.id", &self.client_id);
         set("security.protocol", self.protocol.name());
-        self.typed_sasl(&mut set, errors);
-        self.typed_tls(&mut set, errors);
+        self.typed_sasl(binary, &mut set, errors);
+        self.typed_tls(binary, &mut set, errors);
     }
 
-    fn typed_sasl(&self, set: &mut impl FnMut(&str, &str), errors: &mut Vec<SettingsError>) {
+    fn typed_sasl(
+        &self,
+        binary: &Capabilities,
+        set: &mut impl FnMut(&str, &str),
+        errors: &mut Vec<SettingsError>,
+    ) {
         match (&self.sasl, self.protocol.uses_sasl()) {
             (None, false) => {}
             (None, true) => errors.push(SettingsError::Missing {
@@ -134,7 +153,9 @@ impl ClientSettings {
                 set("sasl.mechanisms", sasl.mechanism.name());
                 let password_needed = sasl.mechanism.uses_password();
                 let kerberos = ["sasl.kerberos.keytab", "sasl.kerberos.min.time.before.relogin"];
-                if sasl.mechanism == SaslMechanism::Gssapi
+                if let Some(need) = binary.lacking_for_mechanism(sasl.mechanism.name()) {
+                    errors.push(SettingsError::Lacking { key: "security.sasl.mechanism".into(), need });
+                } else if sasl.mechanism == SaslMechanism::Gssapi
                     && !kerberos.iter().any(|key| self.properties.contains_key(*key))
                 {
                     errors.push(SettingsError::Missing {
@@ -162,7 +183,12 @@ impl ClientSettings {
         }
     }
 
-    fn typed_tls(&self, set: &mut impl FnMut(&str, &str), errors: &mut Vec<SettingsError>) {
+    fn typed_tls(
+        &self,
+        binary: &Capabilities,
+        set: &mut impl FnMut(&str, &str),
+        errors: &mut Vec<SettingsError>,
+    ) {
         let Tls { ca_file, certificate_file, key_file, key_password, verify_hostname } = &self.tls;
         if !self.protocol.uses_tls() {
             let any = ca_file.is_some() || certificate_file.is_some() || key_file.is_some();
@@ -192,6 +218,10 @@ impl ClientSettings {
         file("ssl.ca.location", ca_file);
         file("ssl.certificate.location", certificate_file);
         file("ssl.key.location", key_file);
+        if ca_file.is_none() && binary.linkage == Linkage::Static {
+            // The OpenSSL inside looks where Debian keeps its authorities; librdkafka knows the other systems' places.
+            set("ssl.ca.location", "probe");
+        }
         if let Some(password) = key_password {
             set("ssl.key.password", password.expose());
         }
@@ -202,6 +232,7 @@ impl ClientSettings {
     fn merge_properties(
         &self,
         role: &Role,
+        binary: &Capabilities,
         settings: &mut BTreeMap<String, String>,
         errors: &mut Vec<SettingsError>,
     ) {
@@ -214,6 +245,10 @@ impl ClientSettings {
             }
             if let Some(first) = seen.insert(name, key) {
                 errors.push(SettingsError::Twice { first: first.to_owned(), second: key.clone() });
+                continue;
+            }
+            if let Some(need) = binary.lacking_for_property(name, value) {
+                errors.push(SettingsError::Lacking { key: key.clone(), need });
                 continue;
             }
             // A cluster's properties serve its reader and its admin client; librdkafka warns about each foreign one.

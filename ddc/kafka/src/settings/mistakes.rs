@@ -1,5 +1,7 @@
 //! What can be wrong with the settings of a Kafka client, in words an operator can act on.
 
+use crate::binary::Need;
+
 /// Everything that is wrong with some settings; never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
@@ -30,6 +32,8 @@ pub enum SettingsError {
     UnknownProperty { key: String, nearest: Option<String> },
     #[error("property `{key}`: {text}")]
     InvalidValue { key: String, text: String },
+    #[error("`{key}`: this ddc {}", .need.advice())]
+    Lacking { key: String, need: Need },
     #[error("librdkafka refuses these settings: {text}")]
     Refused { text: String },
 }

@@ -240,3 +240,30 @@ fn brokers_are_a_list() {
     let none = ClientSettings::plaintext(Vec::<String>::new(), "c");
     assert!(messages(&none, &Role::Admin).iter().any(|m| m.contains("`brokers` is missing")));
 }
+
+/// What the static binary answers: the key and the package that has it, once per setting, instead of librdkafka's words.
+#[test]
+fn what_only_the_other_package_can_do_names_it() {
+    let binary = Capabilities::new(Linkage::Static, "ssl,sasl_plain,sasl_scram,sasl_oauthbearer");
+    let refused = |settings: &ClientSettings| -> Vec<String> {
+        settings.build_for(&source(), &binary).unwrap_err().iter().map(ToString::to_string).collect()
+    };
+    let mut kerberos = with(&[("sasl.kerberos.keytab", "/k"), ("ssl.providers", "default,legacy")]);
+    kerberos.protocol = SecurityProtocol::SaslSsl;
+    kerberos.sasl = Some(Sasl { mechanism: SaslMechanism::Gssapi, username: None, password: None });
+    let found = refused(&kerberos);
+    assert_eq!(found.len(), 3, "{found:?}");
+    for (line, key) in found.iter().zip(["security.sasl.mechanism", "sasl.kerberos.keytab", "ssl.providers"])
+    {
+        assert!(line.starts_with(&format!("`{key}`: this ddc ")) && line.contains("`ddc-gssapi`"), "{line}");
+    }
+    kerberos.properties.clear();
+    assert_eq!(refused(&kerberos).len(), 1, "a missing keytab is not asked for where it would be of no use");
+
+    let mut scram = settings();
+    scram.protocol = SecurityProtocol::Ssl;
+    let config = scram.build_for(&sink(), &binary).unwrap();
+    assert_eq!(config.get("ssl.ca.location"), Some("probe"), "the linked OpenSSL knows Debian's places only");
+    scram.tls.ca_file = Some("/ca.pem".into());
+    assert_eq!(scram.build_for(&sink(), &binary).unwrap().get("ssl.ca.location"), Some("/ca.pem"));
+}

@@ -3,6 +3,7 @@
 //! What a client may be told, and which settings DDC makes itself, is `ddc_kafka::settings`' business; here its
 //! verdicts get file and line.
 
+use ddc_kafka::binary::Need;
 use ddc_kafka::settings::{self, ClientSettings, Role, Sasl, SettingsError, Tls};
 
 use super::common::Checker;
@@ -260,6 +261,16 @@ impl Place {
             .map(|secret| secret.expose().to_owned())
     }
 
+    /// A setting needs what only another package of DDC has.
+    fn lacking(self, checker: &mut Checker<'_>, client: &ClientSettings, key: &str, need: Need) {
+        let why = format!("this ddc {}", need.advice());
+        if client.properties.contains_key(key) {
+            self.problem(checker, &["properties"], key, &why);
+        } else {
+            self.problem(checker, &["security", "sasl"], "mechanism", &why);
+        }
+    }
+
     /// Asks `ddc_kafka` and librdkafka about the settings; no client is made, nothing is opened.
     fn judge(self, checker: &mut Checker<'_>, client: &ClientSettings, role: &Role) {
         let Err(errors) = client.build(role) else { return };
@@ -271,6 +282,10 @@ impl Place {
                 | SettingsError::UnknownProperty { key, .. }
                 | SettingsError::InvalidValue { key, .. } => key.as_str(),
                 SettingsError::Twice { second, .. } => second.as_str(),
+                SettingsError::Lacking { key, need } => {
+                    self.lacking(checker, client, key, *need);
+                    continue;
+                }
                 _ => "brokers",
             };
             let inner: &[&str] = if client.properties.contains_key(key) { &["properties"] } else { &[] };
