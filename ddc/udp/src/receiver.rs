@@ -88,6 +88,8 @@ pub struct ReceiverSocket {
     buffer: BufferGrant,
     engine: Engine,
     drops: DropCounter,
+    /// Whether datagrams carry the counter of drops.
+    stamped: bool,
 }
 
 impl ReceiverSocket {
@@ -99,7 +101,7 @@ impl ReceiverSocket {
         // Before binding, so that no datagram meets the small default buffer or goes uncounted.
         let buffer = buffer::request(&socket, Direction::Receive, options.receive_buffer)
             .map_err(option("SO_RCVBUF"))?;
-        system::stamp_drops(&socket).map_err(option("SO_RXQ_OVFL"))?;
+        let stamped = stamp_drops(&socket)?;
         if let Some(group) = group.filter(|_| options.join) {
             join(&socket, group, index)?;
         }
@@ -107,7 +109,7 @@ impl ReceiverSocket {
         socket.bind(&listen.into()).map_err(|cause| OpenError::Bind { address: listen, cause })?;
         refuse_to_send(&socket)?;
         let local = local_address(&socket)?;
-        Ok(Self { socket, local, buffer, engine: options.engine, drops: DropCounter::default() })
+        Ok(Self { socket, local, buffer, engine: options.engine, drops: DropCounter::default(), stamped })
     }
 
     /// Waits up to `timeout` for a datagram, then takes those that are there, at most [`BATCH`](crate::BATCH), without
@@ -172,6 +174,8 @@ impl ReceiverSocket {
                 Ok(received) => {
                     if let Some(reading) = received.drops {
                         self.drops.observe(reading);
+                    } else if !self.stamped {
+                        self.observe_drops_now();
                     }
                     return Ok(received.datagrams);
                 }
@@ -225,6 +229,15 @@ fn join(socket: &Socket, group: IpAddr, index: Option<u32>) -> Result<(), OpenEr
             socket.set_multicast_all_v6(false).map_err(option("IPV6_MULTICAST_ALL"))?;
             socket.join_multicast_v6(&group, index.unwrap_or(0)).map_err(failed)
         }
+    }
+}
+
+/// `false`: this kernel has no stamps, as user-mode emulators and gVisor have none; the socket itself is asked then.
+fn stamp_drops(socket: &Socket) -> Result<bool, OpenError> {
+    match system::stamp_drops(socket) {
+        Ok(()) => Ok(true),
+        Err(cause) if cause.raw_os_error() == Some(Errno::NOPROTOOPT.raw_os_error()) => Ok(false),
+        Err(cause) => Err(option("SO_RXQ_OVFL")(cause)),
     }
 }
 
