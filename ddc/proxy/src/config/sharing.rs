@@ -145,7 +145,7 @@ impl<'a> Keeper<'a> {
         let me = rustix::process::geteuid().as_raw();
         let path = path.display();
         let is_mine = metadata.is_some_and(|metadata| metadata.uid() == me);
-        let is_for_a_group = metadata.is_some_and(|metadata| metadata.mode() & READ == 0);
+        let is_for_a_group = metadata.is_some_and(|metadata| metadata.mode() & (READ | WRITE) == 0);
         match self {
             Self::Kubernetes => format!(
                 "in the pod write defaultMode: 0440 for the secret's volume and fsGroup: {} in the securityContext",

@@ -79,7 +79,10 @@ fn clashes_of(a: &Config, b: &Config) -> Vec<String> {
             (Config::Ingress(x), Config::Ingress(y)) if x.target.ip() == y.target.ip() => {
                 found.push(format!("[link] id = {} with target = \"{}\"", y.link.id.0, y.target));
             }
-            (Config::Egress(x), Config::Egress(y)) if overlap(x.listen.ip(), y.listen.ip()) => {
+            // One port is said above.
+            (Config::Egress(x), Config::Egress(y))
+                if overlap(x.listen.ip(), y.listen.ip()) && x.listen.port() != y.listen.port() =>
+            {
                 found.push(format!("[link] id = {} with listen = \"{}\"", y.link.id.0, y.listen));
             }
             _ => {}
