@@ -21,7 +21,7 @@ foreign_arm64() {
     expect "dpkg -i ${name}_$VERSION-1_arm64.deb" in_arm64 dpkg -i "/root/${name}_$VERSION-1_arm64.deb"
     expect "ddc version" in_arm64 ddc version
     sed 's/^/        /' "$HOSTS_DIR/output"
-    expect "its program is for arm64" grep -q aarch64 "$HOSTS_DIR/output"
+    expect "its program is for arm64" grep aarch64 "$HOSTS_DIR/said"
     # shellcheck disable=SC2016 # expanded in there
     expect "ddc check takes both example files" in_arm64 bash -euc 'for side in ingress egress; do
       mkdir -p /etc/ddc/credentials/$side-plant-a; cd /etc/ddc/credentials/$side-plant-a
@@ -66,7 +66,7 @@ arm64_root() {
     if [[ ! -d $directory ]]; then
       say "making the root directory \`arm64\` under qemu (once; some minutes)"
       rm -rf --one-file-system "$directory.part"
-      debian_root "$directory.part" "$packages" --arch=arm64 >&2 || {
+      debian_root "$directory.part" "$packages" --arch=arm64 --skip=check/qemu >&2 || {
         rm -rf --one-file-system "$directory.part"
         die "$EX_UNAVAILABLE" "mmdebstrap could not make an arm64 root (see above)"
       }
