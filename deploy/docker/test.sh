@@ -240,13 +240,13 @@ pair() {
   check "$arch: ddc check takes the egress's configuration" engine_docker run --rm --platform "linux/$arch" \
     "${HARDENED[@]}" "${MOUNTS[@]}" "ddc:$arch" check -c /etc/ddc/ddc.toml
   start egress "$NET.3" && start ingress "$NET.2"
-  check "$arch: the egress becomes healthy by the image's own check" within 40 healthy egress
-  check "$arch: the ingress becomes healthy" within 40 healthy ingress
-  check "$arch: a datagram crosses" within 20 crosses "first-$arch"
+  check "$arch: the egress becomes healthy by the image's own check" within 120 healthy egress
+  check "$arch: the ingress becomes healthy" within 120 healthy ingress
+  check "$arch: a datagram crosses" within 120 crosses "first-$arch"
   check "$arch: without an answer ready says 69" not_ready "$arch"
   check "$arch: killed, it is started again" killed ingress
-  check "$arch: healthy after it" within 40 healthy ingress
-  check "$arch: a datagram crosses after it" within 30 crosses "second-$arch"
+  check "$arch: healthy after it" within 120 healthy ingress
+  check "$arch: a datagram crosses after it" within 120 crosses "second-$arch"
   check "$arch: a stop drains the ingress and ends with 0" stops ingress
   check "$arch: a stop drains the egress and ends with 0" stops egress
   engine_docker rm --force --volumes "ingress-$arch" "egress-$arch" >/dev/null
@@ -347,7 +347,7 @@ killed() {
   local pid
   pid=$(engine_docker inspect --format '{{.State.Pid}}' "$1-$arch")
   engine_enter kill -KILL "$pid"
-  within 20 restarted "$1" "$pid"
+  within 120 restarted "$1" "$pid"
 }
 
 restarted() {
