@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the chart without a cluster: what it renders from every file of ddc/ci, and what it says to wrong values.
+# Checks the chart without a cluster: what it renders from every file of ddc/ci and the README's examples, and what it says to wrong values.
 # Prints a line for each step, then the sum.
 #
 #   helm/check.sh            with Helm 4; under a minute once the tools are built
@@ -46,7 +46,8 @@ main() {
   say "helm/check.sh: Helm $("$HELM" version --short)"
   [[ $engine == helm3 ]] || step "values.yaml, README.md and versions are as generated" helm/generate.py --check
   local file
-  for file in helm/ddc/ci/*-values.yaml; do
+  collect_values
+  for file in "$SCRATCH"/values/*; do
     step "lint --strict and template, $(basename "$file")" lint_and_render "$file"
   done
   step "the package holds what the symbolic links name, and renders the same" package
@@ -105,6 +106,14 @@ helm_quiet() {
   return "$code"
 }
 
+# All of ddc/ci, and the two examples of the README.
+collect_values() {
+  mkdir -p "$SCRATCH/values"
+  cp helm/ddc/ci/*-values.yaml "$SCRATCH/values"
+  awk -v directory="$SCRATCH/values" '/^```yaml$/ { n++; inside = 1; next } /^```$/ { inside = 0 }
+    inside { print > (directory "/README-" n "-values.yaml") }' helm/ddc/README.md
+}
+
 # lint_and_render FILE: leaves $SCRATCH/rendered/FILE.
 lint_and_render() {
   local out=$SCRATCH/rendered/${1##*/} best=999999 since took
@@ -141,7 +150,7 @@ package() {
   diff -r "$directory/unpacked/ddc/charts/dashboards/files" grafana/dashboards
   for file in "$SCRATCH"/rendered/*; do
     name=${file##*/}
-    "$HELM" template ddc "$directory"/ddc-*.tgz "${KUBE_VERSION[@]}" --namespace ddc -f "helm/ddc/ci/$name" >"$directory/$name"
+    "$HELM" template ddc "$directory"/ddc-*.tgz "${KUBE_VERSION[@]}" --namespace ddc -f "$SCRATCH/values/$name" >"$directory/$name"
     diff "$file" "$directory/$name"
   done
   echo "=: $(stat -c %s "$directory"/ddc-*.tgz) bytes"

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # The chart against a real Kubernetes API server (scripts/kube-apiserver.sh): Pod Security, schemas and controllers are real,
-# nodes are not, so pods stay Pending. Prints a line for each step, then the sum. Every step with Helm 4 and with Helm 3.
+# nodes are not, so pods stay Pending. Prints a line for each step, then the sum.
 #
 #   helm/test.sh            minutes; the first run builds the server (twelve minutes on two cores)
+#   helm/test.sh NAME…      of ddc/ci, only NAME-values.yaml
+#
+# All files with Helm 4, three of them with Helm 3 too; the other steps with both.
 #
 # Needs root and what scripts/kube-apiserver.sh needs.
 set -euo pipefail
@@ -15,7 +18,7 @@ source scripts/kube-apiserver.sh
 PASSED=0 FAILED=0
 
 main() {
-  local engine file
+  local engine name
   HELM_4=$(scripts/tools.sh path helm) HELM_3=$(scripts/tools.sh path helm3)
   SCRATCH=$(mktemp -d)
   trap finish EXIT
@@ -26,20 +29,33 @@ main() {
   say "helm/test.sh: $(kubectl version | sed -n 's/^Server Version: /Kubernetes /p'), Helm $("$HELM_4" version --short) and $("$HELM_3" version --short)"
   kubectl create priorityclass diode --value=1000 >/dev/null
 
+  step "a field that Kubernetes does not know is refused" unknown_field
+  step "hostNetwork in a restricted namespace makes no pod" refused_by_pod_security
+  step "hostNetwork: the scheduler knows the ports of both links" host_ports
   for engine in 4 3; do
     declare -n HELM=HELM_$engine
-    for file in helm/ddc/ci/*-values.yaml; do
-      step "Helm $engine, $(basename "$file" -values.yaml): accepted, installed, pods made, upgraded, uninstalled" life "$engine" "$file"
-    done
     step "Helm $engine: an upgrade that changes nothing leaves the pod; a link that was scaled to 0 stays so" unchanged "$engine"
     step "Helm $engine: the claim outlives the release and is taken up again" claim_kept "$engine"
     step "Helm $engine: wrong values change nothing" nothing_changed "$engine"
+    for name in $(names "$engine" "$@"); do
+      step "Helm $engine, $name: accepted, installed, pods made, upgraded, uninstalled" life "$engine" "helm/ddc/ci/$name-values.yaml"
+    done
   done
-  step "a field that Kubernetes does not know is refused" unknown_field
-  step "hostNetwork in a restricted namespace makes no pod" refused_by_pod_security
-  step "hostNetwork ports of two links do not meet on a node: the scheduler knows them" host_ports
   printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
   ((FAILED == 0))
+}
+
+# names ENGINE [NAME…]
+names() {
+  local engine=$1
+  shift
+  if (($#)); then
+    printf '%s\n' "$@"
+  elif ((engine == 4)); then
+    basename --suffix -values.yaml --multiple helm/ddc/ci/*-values.yaml
+  else
+    printf '%s\n' ingress-minimal telemetry-egress monitoring
+  fi
 }
 
 finish() {

@@ -24,6 +24,8 @@
 {{- $values := .link.values -}}
 {{- if not .link.name -}}
 {{- include "ddc.error" (list $found (printf "%s.name" $path) "missing. Set it to the link's name, the same on both sides, such as plant-a") -}}
+{{- else if or (eq .link.name "vector") (hasPrefix "dashboard-" .link.name) -}}
+{{- include "ddc.error" (list $found (printf "%s.name" $path) (printf "%s would give its objects the names of others of this chart. Set it to another, on both sides" .link.name)) -}}
 {{- end -}}
 {{- if and $values.networks .root.Values.hostNetwork -}}
 {{- include "ddc.error" (list $found (printf "%s.networks" $path) "secondary networks are for pods with a network of their own. Remove it and set interface to the node's, or set hostNetwork to false") -}}
