@@ -8,8 +8,8 @@
 #   ddc-gssapi   the dynamic one with Kerberos, as .deb only: it wants libsasl2.so.2, which is Debian's and Ubuntu's name;
 #                Red Hat's is libsasl2.so.3. A binary that wants what no repository has is not packaged.
 #
-# The same commit gives the same bytes: times come from SOURCE_DATE_EPOCH, by default the commit's. Packages are not
-# signed here; sign them with the key of your own repository.
+# The same commit gives the same bytes: times come from SOURCE_DATE_EPOCH, by default the commit's (without git, those of
+# Cargo.toml). Packages are not signed here; sign them with the key of your own repository.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
@@ -40,7 +40,7 @@ main() {
   ((${#formats[@]})) || formats=(deb rpm)
 
   cd "$ROOT_DIR"
-  SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || printf 0)}
+  SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)}
   export SOURCE_DATE_EPOCH
   NFPM=$(scripts/tools.sh path nfpm)
   STAGE=$(mktemp -d "${TMPDIR:-/tmp}/ddc-packages.XXXXXX")

@@ -141,7 +141,7 @@ build() {
   local name
   ARCH=$(dpkg --print-architecture)
   VERSION=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml)
-  SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || printf 0)
+  SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)
   export SOURCE_DATE_EPOCH
   mkdir "$WORK/bin"
   for name in ddc ddc-gssapi; do strip -o "$WORK/bin/$name-$ARCH" "$DDC_BIN"; done
