@@ -116,6 +116,7 @@ stage_documentation() {
   ddc=$(runnable)
   mkdir -p "$doc"/{examples,runbooks} "$generated"
   cp docs/*.md docs/*.json "$doc"
+  cp deploy/one-way/README.md "$doc/one-way.md"
   gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
   cp docs/runbooks/*.md "$doc/runbooks"
   for side in ingress egress; do example "$ddc" "$side" >"$doc/examples/$side.toml"; done

@@ -233,9 +233,11 @@ by_hand() {
   expect "source: the lines run" run_lines source source.sh
   expect "the key is carried to the destination" carry_key
   expect "destination: the lines run" run_lines destination destination.sh
+  manual_lines "source, last" >"$HOSTS_DIR/last.sh"
+  expect "source: the last line runs" run_lines source last.sh
 }
 
-run_lines() { { printf 'cd /root\nset -x\n' && cat "$HOSTS_DIR/$2"; } | host_run "$1" bash -eo pipefail; }
+run_lines() { [[ -s $HOSTS_DIR/$2 ]] && { printf 'cd /root\nset -x\n' && cat "$HOSTS_DIR/$2"; } | host_run "$1" bash -eo pipefail; }
 
 carry_key() { host_run source cat /etc/ddc/credentials/ingress-$LINK/link.key | host_run destination bash -c 'umask 077; cat >/root/link.key'; }
 
