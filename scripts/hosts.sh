@@ -359,8 +359,7 @@ host_frames_start() {
 hosts_received() {
   local name interface
   read -r name interface <"$HOSTS_DIR/frames/$1/where"
-  ip -n "$(host_netns_name "$name")" -s -j link show dev "$interface" |
-    python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["stats64"]["rx"]["packets"])'
+  ip -n "$(host_netns_name "$name")" -statistics link show dev "$interface" | awk 'rx { print $2; exit } / RX:/ { rx = 1 }'
 }
 
 host_frames_count() { printf '%d\n' $(($(hosts_received "$1") - $(<"$HOSTS_DIR/frames/$1/before"))); }

@@ -5,7 +5,7 @@
 # must be seen: a count that cannot rise proves nothing. Then the sending host: what is injected towards it must not
 # reach its stack.
 #
-#   deploy/one-way/test.sh        (make test-one-way) needs root and `make dist`; about a minute
+#   deploy/one-way/test.sh        (make test-one-way) needs root and `make dist`; about three minutes
 #
 # DDC_BINARY=PATH uses another ddc than dist/bin's.
 set -euo pipefail
@@ -218,12 +218,12 @@ receiver_boots_guarded() {
   host_run destination systemctl enable --quiet ddc-one-way@diode0
   host_run source systemctl enable --quiet ddc-one-way@diode0
   host_reboot source
-  host_wait 20 source systemctl is-active --quiet ddc-one-way@diode0
+  host_wait 60 source systemctl is-active --quiet ddc-one-way@diode0
   # Silenced before the count begins: up to here it was the unguarded host of the control.
   host_run destination ip link set diode0 down
   frames_from_destination
   host_reboot destination
-  host_wait 20 destination systemctl is-active --quiet ddc-one-way@diode0
+  host_wait 60 destination systemctl is-active --quiet ddc-one-way@diode0
   sleep 2
   expect "a guarded host boots, brings its interface up, and nothing leaves" no_frames
   expect "the interface is up and has its address" host_run destination bash -c \
@@ -334,21 +334,21 @@ receiver_rules_are_flushed() {
   expect "and answers to closed ports" provoked_none closed_port_flood source
   expect "status says that the fences are not as they were" not host_run destination "$GUARD" status diode0
   host_run destination systemctl kill --signal CONT --kill-whom main ddc-one-way@diode0
-  expect "the watcher brings the rules back" host_wait 15 destination nft list table netdev ddc_one_way_diode0
+  expect "the watcher brings the rules back" host_wait 60 destination nft list table netdev ddc_one_way_diode0
   expect "and says in the journal that they were missing" journal_says 'missing: the fences'
 
   host_run destination systemctl start nftables
-  host_wait 15 destination "$GUARD" status diode0
+  host_wait 60 destination "$GUARD" status diode0
   host_run destination systemctl kill --signal STOP --kill-whom main ddc-one-way@diode0
   host_run destination systemctl reload nftables
-  expect "a reload of nftables.service brings them back at once" host_wait 2 destination "$GUARD" status diode0
+  expect "a reload of nftables.service brings them back, with no help of the watcher" host_wait 30 destination "$GUARD" status diode0
   host_run destination systemctl kill --signal CONT --kill-whom main ddc-one-way@diode0
   host_run destination systemctl stop nftables
-  expect "they come back after a stop of nftables.service too" host_wait 15 destination "$GUARD" status diode0
+  expect "they come back after a stop of nftables.service too" host_wait 60 destination "$GUARD" status diode0
   host_run destination tc qdisc delete dev diode0 clsact
   host_run destination ip link set diode0 arp on multicast on
   host_run destination sysctl -qw net.ipv6.conf.diode0.disable_ipv6=0
-  expect "a removed tc filter, arp on, multicast on and IPv6 on are mended" host_wait 15 destination "$GUARD" status diode0
+  expect "a removed tc filter, arp on, multicast on and IPv6 on are mended" host_wait 60 destination "$GUARD" status diode0
   expect "nothing has left in all this" no_frames
   host_frames_stop left >/dev/null
 }
@@ -359,7 +359,7 @@ receiver_link_goes_down_first() {
   frames_from_destination
   host_run destination systemctl kill --signal KILL ddc-one-way@diode0
   expect "a killed watcher leaves the rules in place" host_run destination nft list table netdev ddc_one_way_diode0
-  expect "and comes back" host_wait 20 destination systemctl is-active --quiet ddc-one-way@diode0
+  expect "and comes back" host_wait 60 destination systemctl is-active --quiet ddc-one-way@diode0
   expect "with its link" is_up
   host_run destination systemctl start egress
   host_run destination systemctl stop ddc-one-way@diode0
@@ -469,7 +469,7 @@ sender_is_deaf() {
   expect "after \`nft flush ruleset\` the tc filter still holds" not datagram_arrives
   host_run source systemctl kill --signal CONT --kill-whom main ddc-one-way@diode1
   host_run source ip neighbour delete 198.18.1.2 dev diode1
-  expect "a removed neighbour entry and the rules are brought back" host_wait 15 source "$GUARD" status diode1
+  expect "a removed neighbour entry and the rules are brought back" host_wait 60 source "$GUARD" status diode1
   host_frames_stop answers >/dev/null
 }
 
