@@ -208,7 +208,7 @@ brokers() {
       /opt/ddc/deploy/kafka-dev/kafka.sh run broker 4 9092 --dir /var/lib/kafka
   done
   for side in source destination; do
-    host_run $side env HOME=/root /opt/ddc/deploy/kafka-dev/kafka.sh wait 9092 >/dev/null </dev/null
+    host_run $side env HOME=/root /opt/ddc/deploy/kafka-dev/kafka.sh wait 9092 --timeout 300 >/dev/null </dev/null
   done
   tool source org.apache.kafka.tools.TopicCommand --create --topic orders --partitions 3
   pass "a Kafka $KAFKA_4_VERSION broker runs on each side"
