@@ -40,6 +40,9 @@ main() {
   trap 'exit 130' INT TERM
   engine_start "${keep[@]}"
   say "engine $(engine_docker version --format '{{.Server.Version}}'), compose $(engine_docker compose version --short)"
+  # A run that was killed may have left something in a cache.
+  docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
+  docker volume ls --quiet | xargs --no-run-if-empty docker volume rm --force >/dev/null
   images
   copy_files
 
@@ -99,16 +102,18 @@ need() {
 images() {
   local root context=$ENGINE_DIR/context name variable reference
   root=$(scripts/hosts.sh root java)
-  import_root "$root" stand-in-java
+  JAVA=stand-in-java:${root##*-}
+  import_root "$root" "$JAVA"
   root=$(cached_root compose prometheus,prometheus-alertmanager,busybox-static)
-  import_root "$root" stand-in-tools
+  TOOLS=stand-in-tools:${root##*-}
+  import_root "$root" "$TOOLS"
   mkdir -p "$context/kafka"
   cp "$STAND_INS"/{Dockerfile,kafka-run,kafka-tool} "$context/"
   cp -r "$(deploy/kafka-dev/kafka.sh fetch "$KAFKA_4_VERSION")/lib" "$context/kafka/"
   cp "$DOUBLE" "$context/vector"
   while IFS='=' read -r variable reference; do
     name=${variable%_IMAGE}
-    docker build --quiet --target "${name,,}" --build-arg JAVA=stand-in-java --build-arg TOOLS=stand-in-tools \
+    docker build --quiet --target "${name,,}" --build-arg "JAVA=$JAVA" --build-arg "TOOLS=$TOOLS" \
       --tag "$reference" "$context" >/dev/null
   done < <(grep -v '^#' deploy/compose/single-pair/images.env)
   # Our own, as deploy/docker makes it; the static binary needs no base.
@@ -116,8 +121,9 @@ images() {
   say "images: $IMAGE is ours ($(docker image inspect --format '{{.Size}}' "$IMAGE" | numfmt --to=iec)B); all others are stand-ins made here"
 }
 
-# A root directory as an image, without what no program reads.
+# A root directory as an image, without what no program reads; once, when images are kept.
 import_root() {
+  ! docker image inspect "$2" >/dev/null 2>&1 || return 0
   tar -C "$1" --exclude=./var/lib/apt --exclude=./var/cache --exclude=./usr/share/doc --exclude=./usr/share/man \
     --exclude=./usr/share/locale --exclude=./proc/* --exclude=./sys/* --exclude=./dev/* -c . | docker import - "$2" >/dev/null
 }
@@ -266,7 +272,7 @@ print(" ".join(sorted({a["labels"]["alertname"] for a in json.load(sys.stdin)["d
 
   # inside SERVICE HOST PORT: a TCP connection from that service's network.
   inside() {
-    docker run --rm --pull never --network "container:$(compose ps --quiet "$1")" --entrypoint bash stand-in-tools \
+    docker run --rm --pull never --network "container:$(compose ps --quiet "$1")" --entrypoint bash "$TOOLS" \
       -c "timeout 3 bash -c 'exec 3<>/dev/tcp/$2/$3'" 2>/dev/null
   }
 
