@@ -458,10 +458,16 @@ remove_and_purge() {
   expect "purge" host_run destination dpkg --purge ddc
   sed -n 's/^ddc: /        says: /p' "$HOSTS_DIR/output"
   # The journal, dpkg's own log, and what the test put there are no part of the package.
-  expect "nothing is left but the user" test -z "$(host_run destination find / -xdev \( -path /proc -o -path /sys -o -path /srv -o -path /root -o -path /etc/ssl \) -prune \
-    -o -name '*ddc*' -print | tee /dev/stderr)"
+  expect "nothing is left but the user" nothing_left
   expect "the user stays" host_run destination getent passwd ddc
   expect "no unit is left in systemd" test -z "$(host_run destination systemctl list-units --all --plain --no-legend 'ddc-*')"
+}
+
+nothing_left() {
+  local left
+  left=$(host_run destination find / -xdev \( -path /proc -o -path /sys -o -path /srv -o -path /root -o -path /etc/ssl \) -prune -o -name '*ddc*' -print)
+  printf 'left: %s\n' "$left"
+  [[ -z $left ]]
 }
 
 main "$@"
