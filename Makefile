@@ -9,7 +9,7 @@ KAFKA_VERSION ?= 4
 
 .PHONY: help
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-16s %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: ## Records cross from one Kafka over a one-way link to another, with nothing to configure
@@ -27,12 +27,59 @@ test: ## Every check and test, with real brokers; the last line is the sum
 check: ## The quick loop: formatting, lints and tests of the crates without C
 	@scripts/check.sh
 
+.PHONY: dist
+dist: ## Binaries and packages for amd64 and arm64, in dist/
+	@scripts/dist.sh $(ARGS)
+	@deploy/packages/build.sh
+
+.PHONY: image
+image: ## The image for both architectures, by Docker with buildx, as dist/ddc-image.tar (after make dist)
+	@env $$(deploy/docker/settings.sh) docker buildx bake -f deploy/docker/docker-bake.hcl $(ARGS)
+
+.PHONY: mirror
+mirror: ## Downloads what comes from others, checks it, writes deploy/versions.lock and an offline bundle
+	@scripts/mirror.py $(ARGS)
+
+.PHONY: test-arm64
+test-arm64: ## The ARM64 binaries under qemu: unit tests, demo with pages of 4, 16 and 64 KiB (after make dist)
+	@scripts/test-arm64.sh
+
+.PHONY: test-packages
+test-packages: ## Packages and units on hosts that boot: installed, fed, killed, hung, removed (root, after make dist)
+	@scripts/setup.sh --for hosts
+	@deploy/packages/test.sh
+
+.PHONY: test-one-way
+test-one-way: ## Frames that leave the diode interface of a host that boots: none (root)
+	@scripts/setup.sh --for hosts
+	@deploy/one-way/test.sh
+
+.PHONY: test-images
+test-images: ## Images for both architectures, built and run by a real engine (root, after make dist)
+	@scripts/setup.sh --for images
+	@deploy/docker/test.sh
+
+.PHONY: test-compose
+test-compose: ## The single pair of deploy/compose, started by a real engine (root, after make dist)
+	@scripts/setup.sh --for images
+	@deploy/compose/single-pair/test.sh
+
+.PHONY: test-ansible
+test-ansible: ## The roles on two hosts that boot, by two controllers that never meet (root, after make dist)
+	@scripts/setup.sh --for hosts
+	@ansible/test.sh
+
+.PHONY: test-kubernetes
+test-kubernetes: ## The chart against a real API server
+	@scripts/setup.sh --for kubernetes
+	@helm/test.sh
+
 .PHONY: test-fresh-root
 test-fresh-root: ## make demo and make test in a fresh Debian 12 root (needs root and mmdebstrap)
 	@scripts/fresh-root.sh
 
 .PHONY: test-all
-test-all: test test-fresh-root ## test, and test-fresh-root
+test-all: test dist test-arm64 test-packages test-one-way test-images test-compose test-ansible test-kubernetes test-fresh-root ## All of them
 
 .PHONY: fmt
 fmt: ## Formats the Rust code

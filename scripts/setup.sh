@@ -5,6 +5,11 @@
 #   scripts/setup.sh --for demo     compiler, C libraries, Rust
 #   scripts/setup.sh --for observe  the same, and Prometheus and Alertmanager
 #   scripts/setup.sh --for test     all of it, and clippy, rustfmt, Java and Maven for the brokers, network tools, collectors
+#   scripts/setup.sh --for images   what `test` needs, and a container engine, buildah, skopeo, qemu for the other architecture
+#   scripts/setup.sh --for hosts    what `test` needs, and systemd-nspawn and mmdebstrap: hosts that boot
+#   scripts/setup.sh --for kubernetes  what `test` needs, and etcd: a real API server
+#
+# scripts/dist.sh adds the cross compiler itself: it makes arm64 a foreign architecture of the machine, which nothing else needs.
 #
 # Services that come with a package are neither started nor enabled: the tests start what they need for themselves.
 #
@@ -23,8 +28,14 @@ DEMO_PACKAGES=(build-essential cmake pkg-config libssl-dev libsasl2-dev zlib1g-d
 OBSERVE_PACKAGES=(prometheus prometheus-alertmanager)
 # Brokers: Java 17 or later, Maven, openssl for their certificates. Software diode: ip, nft. Shell check: a Python venv.
 # Telemetry: the real Prometheus and Alertmanager (with promtool and amtool), rsyslog and netdata as collectors.
+# Packages and units: lintian, rpm, systemd-analyze.
 TEST_PACKAGES=(openjdk-17-jre-headless maven openssl iproute2 nftables procps python3 python3-venv git
-  "${OBSERVE_PACKAGES[@]}" rsyslog netdata-core)
+  "${OBSERVE_PACKAGES[@]}" rsyslog netdata-core lintian rpm rpmlint binutils systemd skopeo)
+# The targets that are not part of `make test`.
+IMAGE_PACKAGES=(docker.io buildah skopeo mmdebstrap qemu-user-static)
+HOST_PACKAGES=(systemd-container mmdebstrap qemu-user-static openssh-client tcpdump)
+KUBERNETES_PACKAGES=(etcd-server)
+USAGE='setup.sh --for demo|observe|test|images|hosts|kubernetes'
 
 main() {
   local profile=
@@ -34,7 +45,7 @@ main() {
         profile=${2:-}
         shift
         ;;
-      *) die "$EX_USAGE" "unknown argument \`$1\`; usage: setup.sh --for demo|observe|test" ;;
+      *) die "$EX_USAGE" "unknown argument \`$1\`; usage: $USAGE" ;;
     esac
     shift
   done
@@ -43,8 +54,13 @@ main() {
     demo) ;;
     observe) packages+=("${OBSERVE_PACKAGES[@]}") ;;
     test) packages+=("${TEST_PACKAGES[@]}") ;;
-    *) die "$EX_USAGE" "usage: setup.sh --for demo|observe|test" ;;
+    images) packages+=("${TEST_PACKAGES[@]}" "${IMAGE_PACKAGES[@]}") ;;
+    hosts) packages+=("${TEST_PACKAGES[@]}" "${HOST_PACKAGES[@]}") ;;
+    kubernetes) packages+=("${TEST_PACKAGES[@]}" "${KUBERNETES_PACKAGES[@]}") ;;
+    *) die "$EX_USAGE" "usage: $USAGE" ;;
   esac
+  # From here on these differ in nothing but their packages.
+  case $profile in images | hosts | kubernetes) profile='test' ;; esac
 
   [[ $(uname -s) == Linux ]] || die "$EX_UNAVAILABLE" "DDC builds and runs on Linux; this is $(uname -s)"
   local distribution
@@ -136,6 +152,8 @@ let_services_be() {
     case $package in
       prometheus | prometheus-alertmanager | rsyslog) service=$package ;;
       netdata-core) service=netdata ;;
+      docker.io) service=docker ;;
+      etcd-server) service=etcd ;;
       *) continue ;;
     esac
     as_root systemctl disable --quiet "$service" 2>/dev/null || true

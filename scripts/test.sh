@@ -44,6 +44,13 @@ main() {
   stage dashboards grafana/check.py || true
   stage rules deploy/prometheus/check.sh || true
   stage vector vector_pipeline || true
+  stage mirror scripts/test_mirror.py || true
+  stage one-way deploy/one-way/check.sh || true
+  stage packages deploy/packages/check.sh || true
+  stage images deploy/docker/check.sh || true
+  stage compose deploy/compose/single-pair/check.sh || true
+  stage ansible ansible/check.sh || true
+  stage helm helm/check.sh || true
   stage unit unit_tests || true
   stage brokers fetch_brokers || finish
   stage e2e e2e_tests || true
@@ -140,12 +147,14 @@ stage() {
   return "$code"
 }
 
-# count NAME LOG CODE: adds cargo's own sums; a stage without any counts as one check.
+# count NAME LOG CODE: adds cargo's own sums and those of scripts ("N passed, M failed", alone on a line); a stage
+# without any counts as one check.
 count() {
   local name=$1 log=$2 code=$3 passed failed ignored
   read -r passed failed ignored < <(
     awk '/^test result: / { for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1)
-           if ($i ~ /^failed/) f += $(i-1); if ($i ~ /^ignored/) g += $(i-1) } } END { print p+0, f+0, g+0 }' "$log"
+           if ($i ~ /^failed/) f += $(i-1); if ($i ~ /^ignored/) g += $(i-1) } }
+         /^[0-9]+ passed, [0-9]+ failed$/ { p += $1; f += $3 } END { print p+0, f+0, g+0 }' "$log"
   )
   if ((code != 0 && failed == 0)); then
     # It failed without a failed test: does not compile, ran too long.
