@@ -135,7 +135,10 @@ check_runs() {
 
 write_sums() (
   cd "$OUTPUT"
-  find bin packages -type f 2>/dev/null | LC_ALL=C sort | xargs -r sha256sum >SHA256SUMS.new
+  # Packages are made later, by another script.
+  set -- bin
+  [[ ! -d packages ]] || set -- bin packages
+  find "$@" -type f | LC_ALL=C sort | xargs -r sha256sum >SHA256SUMS.new
   mv SHA256SUMS.new SHA256SUMS
 )
 
