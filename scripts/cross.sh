@@ -32,12 +32,14 @@ cross_packages() {
   this is $name; use a Debian 12 root or container: scripts/fresh-root.sh --keep \"make dist\""
   packages=(rustc-web cargo-web make cmake pkg-config ca-certificates git)
   for arch in "$@"; do
-    packages+=("libstd-rust-web-dev:$arch" "libc6-dev:$arch" "libssl-dev:$arch" "zlib1g-dev:$arch" "libsasl2-dev:$arch")
+    packages+=("libstd-rust-web-dev:$arch" "libc6-dev:$arch" "libssl-dev:$arch" "zlib1g-dev:$arch" libsasl2-dev)
     if [[ $arch == "$CROSS_HOST" ]]; then
       packages+=(gcc g++)
     else
       name=$(machine "$arch")
-      packages+=("gcc-${name//_/-}-linux-gnu" "g++-${name//_/-}-linux-gnu" qemu-user-static)
+      # Not its libsasl2-dev: only one architecture's can be installed, and apt would remove the host's. The library
+      # itself can; foreign_sasl makes of it what a linker wants.
+      packages+=("libsasl2-2:$arch" "gcc-${name//_/-}-linux-gnu" "g++-${name//_/-}-linux-gnu" qemu-user-static)
       dpkg --print-foreign-architectures | grep -qx "$arch" || foreign+=("$arch")
     fi
   done
@@ -99,4 +101,16 @@ cross_environment() {
   export "${upper}_OPENSSL_LIB_DIR=$libraries" "${upper}_OPENSSL_INCLUDE_DIR=/usr/include"
   # The plain name is for cmake, which looks for libsasl2.
   export PKG_CONFIG_ALLOW_CROSS=1 PKG_CONFIG_LIBDIR="$libraries/pkgconfig:/usr/share/pkgconfig"
+  if [[ $variant == gssapi && $2 != "$CROSS_HOST" ]]; then
+    foreign_sasl "$CROSS_TARGET/sasl-$2" "$libraries"
+    PKG_CONFIG_LIBDIR="$CROSS_TARGET/sasl-$2:$PKG_CONFIG_LIBDIR"
+  fi
+}
+
+# foreign_sasl DIRECTORY LIBRARIES: puts into it the two files of libsasl2-dev that differ between architectures.
+foreign_sasl() {
+  mkdir -p "$1"
+  ln -sf "$2/libsasl2.so.2" "$1/libsasl2.so"
+  printf '%s\n' 'Name: Cyrus SASL' 'Description: as of libsasl2-dev' "Version: $(pkg-config --modversion libsasl2)" \
+    'Cflags: -I/usr/include' "Libs: -L$1 -lsasl2" >"$1/libsasl2.pc"
 }
