@@ -31,6 +31,7 @@ check: ## The quick loop: formatting, lints and tests of the crates without C
 dist: ## Binaries and packages for amd64 and arm64, in dist/
 	@scripts/dist.sh $(ARGS)
 	@deploy/packages/build.sh
+	@scripts/dist.sh --sums
 
 .PHONY: image
 image: ## The image for both architectures, by Docker with buildx, as dist/ddc-image.tar (after make dist)
@@ -72,6 +73,7 @@ test-ansible: ## The roles on two hosts that boot, by two controllers that never
 .PHONY: test-kubernetes
 test-kubernetes: ## The chart against a real API server
 	@scripts/setup.sh --for kubernetes
+	@scripts/kube-apiserver.sh check
 	@helm/test.sh
 
 .PHONY: test-fresh-root

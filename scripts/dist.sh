@@ -42,6 +42,9 @@ main() {
   for variant in "${variants[@]}"; do
     for arch in "${archs[@]}"; do build_and_check "$variant" "$arch"; done
   done
+  # What the image shows about the licences of everything that is linked in; the packages make their own.
+  deploy/packages/third_party.py --no-default-features x86_64-unknown-linux-gnu >"$OUTPUT/THIRD-PARTY.txt.new"
+  mv "$OUTPUT/THIRD-PARTY.txt.new" "$OUTPUT/THIRD-PARTY.txt"
   write_sums
 }
 
