@@ -44,6 +44,7 @@ main() {
   docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
   docker volume ls --quiet | xargs --no-run-if-empty docker volume rm --force >/dev/null
   images
+  fair_share
   copy_files
 
   step "without digests nothing starts when they are required" refused_without_digests
@@ -119,6 +120,13 @@ images() {
   # Our own, as deploy/docker makes it; the static binary needs no base.
   docker build --quiet --file deploy/docker/Dockerfile --build-arg VERSION="$VERSION" --tag "$IMAGE" . >/dev/null
   say "images: $IMAGE is ours ($(docker image inspect --format '{{.Size}}' "$IMAGE" | numfmt --to=iec)B); all others are stand-ins made here"
+}
+
+# With version 1 of control groups all of an engine's containers together get as much of the processors as one process
+# outside; here each gets it.
+fair_share() {
+  local shares=/sys/fs/cgroup/cpu/${ENGINE_DIR##*/}/cpu.shares
+  [[ ! -e $shares ]] || echo $((1024 * 12)) >"$shares"
 }
 
 # A root directory as an image, without what no program reads; once, when images are kept.
