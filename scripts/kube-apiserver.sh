@@ -31,7 +31,7 @@ KUBE_MODULES=$ROOT_DIR/scripts/kubernetes
 KUBE_PROGRAMS=(kubectl kube-apiserver kube-controller-manager)
 KUBE_CONTROLLERS=deployment-controller,replicaset-controller,statefulset-controller,daemonset-controller,job-controller
 KUBE_CONTROLLERS+=,namespace-controller,serviceaccount-controller,garbage-collector-controller,disruption-controller
-KUBE_START_SECONDS=120
+KUBE_START_SECONDS=240
 KUBE_DIR=''
 KUBE_PID=''
 
@@ -186,10 +186,10 @@ kube_inside() {
     --allow-privileged=true \
     >"$dir/kube-apiserver.log" 2>&1 &
   until [[ -s $dir/certificates/apiserver.crt ]]; do sleep 0.1; done
-  # It retries by itself until the server answers.
-  "$programs/kube-controller-manager" --kubeconfig="$dir/kubeconfig" --controllers="$KUBE_CONTROLLERS" --leader-elect=false \
+  # It waits ten seconds for the server and then ends; a loaded machine needs longer, so it is started anew.
+  until "$programs/kube-controller-manager" --kubeconfig="$dir/kubeconfig" --controllers="$KUBE_CONTROLLERS" --leader-elect=false \
     --service-account-private-key-file="$dir/accounts.key" --use-service-account-credentials=false \
-    --bind-address=127.0.0.1 --cert-dir="$dir/certificates" >"$dir/kube-controller-manager.log" 2>&1 &
+    --bind-address=127.0.0.1 --cert-dir="$dir/certificates" >>"$dir/kube-controller-manager.log" 2>&1; do sleep 1; done &
   wait -n
 }
 
