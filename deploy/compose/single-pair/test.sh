@@ -321,7 +321,8 @@ print(" ".join(sorted({a["labels"]["alertname"] for a in json.load(sys.stdin)["d
     id=$(compose ps --quiet egress)
     # `docker kill` would count as a wish; a crash is a signal from elsewhere. The container's own control group tells
     # its process by the number that counts here.
-    find /sys/fs/cgroup -path "*/${ENGINE_DIR##*/}/*$id/cgroup.procs" -exec cat {} + >"$ENGINE_DIR/processes"
+    find /sys/fs/cgroup -path "*/${ENGINE_DIR##*/}/*$id/cgroup.procs" -exec cat {} + |
+      sort -u >"$ENGINE_DIR/processes"
     xargs kill -KILL <"$ENGINE_DIR/processes"
     eventually restarted "$id"
     eventually healthy egress
