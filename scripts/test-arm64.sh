@@ -25,7 +25,7 @@ PURE=(-p ddc-wire -p ddc-fec -p ddc-link -p ddc-udp -p ddc-telemetry)
 ROOT_PACKAGES=libc6,libssl3,libsasl2-2,libsasl2-modules-gssapi-mit,zlib1g,libgcc-s1
 # Emulation takes some twenty times as long: fewer scenarios of the simulator, fewer records, more patience.
 export SIM_SCENARIOS=${SIM_SCENARIOS:-60}
-RECORDS=5000
+RECORDS=3000
 
 PASSED=0 FAILED=0
 
@@ -35,6 +35,7 @@ main() {
   for binary in "$STATIC" "$GSSAPI"; do
     [[ -x $binary ]] || die "$EX_UNAVAILABLE" "dist/bin/${binary##*/} is missing; run make dist first"
   done
+  require_root "it mounts, in a namespace of its own"
   cross_packages arm64
   cross_prepare
   WORK=$(mktemp -d)
@@ -46,10 +47,13 @@ main() {
   for page in 4096 16384 65536; do
     attempt "static demo, pages of $((page / 1024)) KiB" demo -p "$page" "$STATIC"
   done
+  # Not with 64 KiB: qemu 7.2 maps the rest of the dynamic loader's last page in steps of the host's 4 KiB, where a kernel
+  # gives the whole page; glibc's loader uses all of it and faults. The alignment of our segments is checked by dist.sh.
   for page in 4096 16384; do
     attempt "gssapi demo, pages of $((page / 1024)) KiB" demo -p "$page" -L "$ARM64_ROOT" "$GSSAPI"
   done
   lacking
+  attempt 'static loads no name service' names
   printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
   ((FAILED == 0))
 }
@@ -126,6 +130,10 @@ lacking() {
   sed -i 's|^\[source.kafka.security\]$|&\nprotocol = "sasl_plaintext"\nsasl = { mechanism = "GSSAPI" }\n[source.kafka.properties]\n"sasl.kerberos.keytab" = "ddc.keytab"|' \
     "$directory/kerberos.toml"
   attempt 'static accepts what needs nothing' accepts "$directory" plain.toml "$STATIC"
+  (umask 077 && printf 'secret\n' >"$directory/password")
+  sed 's|^\[source.kafka.security\]$|&\nprotocol = "sasl_ssl"\nsasl = { mechanism = "SCRAM-SHA-512", username = "u", password_file = "password" }|' \
+    "$directory/plain.toml" >"$directory/scram.toml"
+  attempt 'static accepts SCRAM over TLS' accepts "$directory" scram.toml "$STATIC"
   attempt 'static names ddc-gssapi' refuses "$directory" kerberos.toml "$STATIC"
   attempt 'gssapi accepts Kerberos' accepts "$directory" kerberos.toml -L "$ARM64_ROOT" "$GSSAPI"
 }
@@ -143,5 +151,28 @@ refuses() (
   # Its name twice: for the mechanism and for the property.
   ((code == 78)) && (($(grep -c 'package .ddc-gssapi.' said) == 2))
 )
+
+# A service of /etc/nsswitch.conf would bring the system's C library into a static program. Here is one that leaves a
+# trace when it is loaded; the broker's name is looked up all the same, and not found.
+names() {
+  local directory=$WORK/names code=0
+  mkdir "$directory"
+  cat >"$directory/trap.c" <<'C'
+#include <unistd.h>
+__attribute__((constructor)) static void loaded(void) { _exit(99); }
+C
+  aarch64-linux-gnu-gcc -shared -fPIC -o "$directory/libnss_ddctrap.so.2" "$directory/trap.c"
+  printf 'hosts: ddctrap files dns\n' >"$directory/nsswitch.conf"
+  sed 's|^brokers = .*|brokers = ["no-such-host.invalid:9092"]|' "$WORK/lacking/plain.toml" >"$directory/ingress.toml"
+  cp -p "$WORK/lacking/a.key" "$directory/a.key"
+  (
+    cd "$directory"
+    # shellcheck disable=SC2016 # the inner shell expands
+    unshare --mount --propagation private bash -c '
+      mount --bind nsswitch.conf /etc/nsswitch.conf
+      exec "$1" -E LD_LIBRARY_PATH="$PWD" "$2" check --connect -c ingress.toml' - "$QEMU" "$STATIC"
+  ) || code=$?
+  ((code == 69)) || { printf 'exit code %d, not 69\n' "$code"; return 1; }
+}
 
 main "$@"
