@@ -43,8 +43,8 @@ main() {
   # A run that was killed may have left something in a cache.
   docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
   docker volume ls --quiet | xargs --no-run-if-empty docker volume rm --force >/dev/null
-  images
   fair_share
+  images
   copy_files
 
   step "without digests nothing starts when they are required" refused_without_digests
@@ -125,8 +125,11 @@ images() {
 # With version 1 of control groups all of an engine's containers together get as much of the processors as one process
 # outside; here each gets it.
 fair_share() {
-  local shares=/sys/fs/cgroup/cpu/${ENGINE_DIR##*/}/cpu.shares
-  [[ ! -e $shares ]] || echo $((1024 * 12)) >"$shares"
+  local group=/sys/fs/cgroup/cpu/${ENGINE_DIR##*/}
+  [[ -e ${group%/*}/cpu.shares ]] || return 0
+  # The engine makes it with its first container.
+  mkdir -p "$group"
+  echo $((1024 * 12)) >"$group/cpu.shares"
 }
 
 # A root directory as an image, without what no program reads; once, when images are kept.
@@ -345,7 +348,7 @@ print(" ".join(sorted({a["labels"]["alertname"] for a in json.load(sys.stdin)["d
     while IFS='=' read -r variable reference; do
       name=${variable%_IMAGE}
       name=${name,,}-image
-      skopeo --insecure-policy copy --quiet --src-daemon-host "$DOCKER_HOST" "docker-daemon:$reference" "oci:$folder/$name:stand-in"
+      skopeo --insecure-policy copy --quiet --dest-oci-accept-uncompressed-layers --src-daemon-host "$DOCKER_HOST" "docker-daemon:$reference" "oci:$folder/$name:stand-in"
       only+=(--only "$name")
       docker image rm "$reference" >/dev/null
     done < <(grep -v '^#' "$PAIR/images.env")
