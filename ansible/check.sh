@@ -10,7 +10,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 HERE=$ROOT_DIR/ansible
 cd "$HERE"
 
-PLAYBOOKS=(site verify uninstall)
+PLAYBOOKS=(playbooks/{site,verify,uninstall})
 INVENTORIES=(source destination lab)
 PASSED=0 FAILED=0
 
@@ -66,8 +66,8 @@ expect() {
 syntax() {
   local inventory
   for inventory in "${INVENTORIES[@]}"; do
-    expect "syntax of ${PLAYBOOKS[*]} on inventory $inventory" \
-      ansible-playbook -i "inventories/$inventory" --syntax-check "${PLAYBOOKS[@]/#/playbooks/}"
+    expect "syntax of ${PLAYBOOKS[*]##*/} on inventory $inventory" \
+      ansible-playbook -i "inventories/$inventory" --syntax-check "${PLAYBOOKS[@]/%/.yml}"
   done
 }
 
@@ -90,9 +90,11 @@ collection() {
   expect "and installs" ansible-galaxy collection install --offline -p "$WORK/collection" "$WORK"/built/ddc-ddc-*.tar.gz
   expect "it holds all of Vector's files, rules and dashboards, as the repository has them" same_content "$tree"
   expect "and no link that leads out of it, no key, no test" self_contained "$tree"
+  # Without the checkout's roles, which ansible.cfg names.
+  : >"$WORK/empty.cfg"
   for side in source destination; do
     expect "its playbooks work by name on the inventory $side" \
-      env ANSIBLE_COLLECTIONS_PATH="$WORK/collection" ANSIBLE_ROLES_PATH=/nonexistent ANSIBLE_CONFIG=/dev/null \
+      env ANSIBLE_COLLECTIONS_PATH="$WORK/collection" ANSIBLE_ROLES_PATH=/nonexistent ANSIBLE_CONFIG="$WORK/empty.cfg" \
       ansible-playbook -i "inventories/$side" --syntax-check ddc.ddc.site ddc.ddc.verify ddc.ddc.uninstall
   done
 }
@@ -132,7 +134,8 @@ self_contained() {
       return 1
     }
   done < <(find "$1" -type l)
-  [[ -z $(find "$1" -name '*.key' -o -name '*.sh' ! -name host-facts.sh -o -path '*/tests/*') ]]
+  find "$1" \( -name '*.key' -o -name '*.sh' ! -path '*/files/*' -o -path '*/tests/*' \) | tee "$WORK/unwanted"
+  [[ ! -s $WORK/unwanted ]]
 }
 
 # What the argument specs and the preflight refuse, on this machine as host: nothing of it gets as far as a change.
@@ -173,7 +176,7 @@ refused() {
 # What the roles would write for the shipped inventories and for one that uses every field.
 configurations() {
   local file
-  mkdir -p "$WORK/rendered/one-way" "$WORK/credentials"
+  mkdir -p "$WORK/rendered/one-way" "$WORK/one-way" "$WORK/credentials"
   for file in link.key link-next.key kafka.password kafka-client.key kafka-client.key-password; do
     head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' | sed 's/$/\n/' >"$WORK/credentials/$file"
   done
@@ -181,12 +184,18 @@ configurations() {
   expect "the configurations of inventories/lab render" \
     ansible-playbook -i inventories/lab -e render_to="$WORK/rendered" tests/render.yml
   expect "and one with every field" ansible-playbook -i tests/everything.yml -e render_to="$WORK/rendered" tests/render.yml
+  # What the roles put beside a configuration on the host.
+  mkdir "$WORK/tls"
+  openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -keyout "$WORK/credentials/kafka-client.key" \
+    -out "$WORK/tls/certificate.pem" 2>/dev/null
+  sed -i "s|\"/etc/ddc/tls/[^\"]*\"|\"$WORK/tls/certificate.pem\"|" "$WORK"/rendered/*.toml
   for file in "$WORK"/rendered/*.toml; do
     expect "ddc check ${file##*/}" env CREDENTIALS_DIRECTORY="$WORK/credentials" "$DDC_BIN" check -c "$file"
   done
   for file in "$WORK"/rendered/one-way/*.conf; do
-    expect "one-way check ${file##*/}" env ONE_WAY_CONFIGURATION="$WORK/rendered/one-way" \
-      "$ROOT_DIR/deploy/one-way/one-way" check "$(basename "$file" .conf)"
+    # The file is named after the interface, which may be as long as Linux lets it.
+    cp "$file" "$WORK/one-way/diode0.conf"
+    expect "one-way check ${file##*/}" env ONE_WAY_CONFIGURATION="$WORK/one-way" "$ROOT_DIR/deploy/one-way/one-way" check diode0
   done
 }
 
