@@ -21,10 +21,22 @@ QEMU=qemu-aarch64-static
 STATIC=$ROOT_DIR/dist/bin/ddc-arm64
 GSSAPI=$ROOT_DIR/dist/bin/ddc-gssapi-arm64
 PURE=(-p ddc-wire -p ddc-fec -p ddc-link -p ddc-udp -p ddc-telemetry)
+# What the emulator's system calls lack, not ARM64: the socket options IP_MULTICAST_IF, SO_RXQ_OVFL and SO_MEMINFO, and
+# the path MTU behind a refused datagram. These tests stand on them.
+LACKING=(
+  broadcast_and_multicast_targets_are_permitted
+  a_membership_held_elsewhere_is_enough
+  multicast_does_not_arrive_without_a_membership
+  multicast_reaches_members_of_its_group_only
+  drops_show_with_the_next_datagram
+  what_the_queue_drops_is_counted_exactly
+  a_datagram_too_large_is_typed_and_the_ones_before_it_are_sent
+  unicast_carries_the_mtu_and_refuses_one_byte_more
+)
 # The libraries the dynamic binary declares, and what they need.
 ROOT_PACKAGES=libc6,libssl3,libsasl2-2,libsasl2-modules-gssapi-mit,zlib1g,libgcc-s1
 # Emulation takes some twenty times as long: fewer scenarios of the simulator, fewer records, more patience.
-export SIM_SCENARIOS=${SIM_SCENARIOS:-60}
+export SIM_SCENARIOS=${SIM_SCENARIOS:-20}
 RECORDS=3000
 
 PASSED=0 FAILED=0
@@ -36,10 +48,15 @@ main() {
     [[ -x $binary ]] || die "$EX_UNAVAILABLE" "dist/bin/${binary##*/} is missing; run make dist first"
   done
   require_root "it mounts, in a namespace of its own"
+  if [[ ${TEST_ARM64_UNSHARED:-} != "$$" ]]; then
+    # exec keeps the process id, which therefore marks the second round.
+    TEST_ARM64_UNSHARED=$$ exec unshare --mount --propagation private "${BASH_SOURCE[0]}"
+  fi
   cross_packages arm64
   cross_prepare
   WORK=$(mktemp -d)
-  trap 'rm -rf "$WORK"' EXIT
+  trap 'finish' EXIT
+  register
   arm64_root
 
   local page
@@ -56,6 +73,21 @@ main() {
   attempt 'static loads no name service' names
   printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
   ((FAILED == 0))
+}
+
+# Some tests start their own program again: the kernel must know who runs it. It has one table for all; ours is an entry
+# with a name of its own, seen in this mount namespace, and gone when this script ends.
+ENTRY=ddc-test-arm64-$$
+BINFMT=/proc/sys/fs/binfmt_misc
+register() {
+  mountpoint -q "$BINFMT" || mount -t binfmt_misc binfmt_misc "$BINFMT" ||
+    die "$EX_UNAVAILABLE" "this kernel has no binfmt_misc; run: modprobe binfmt_misc"
+  sed "s/^:[^:]*:/:$ENTRY:/" /usr/lib/binfmt.d/qemu-aarch64.conf >"$BINFMT/register"
+}
+
+finish() {
+  [[ ! -e $BINFMT/$ENTRY ]] || echo -1 >"$BINFMT/$ENTRY"
+  rm -rf "$WORK"
 }
 
 # attempt NAME COMMAND…: runs it, counts it, shows its output when it fails.
@@ -96,12 +128,12 @@ unit_tests() {
     cross_environment static arm64
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$QEMU QEMU_PAGESIZE=$page
     nice "$CROSS_CARGO" test --locked --no-fail-fast "${PURE[@]}" --lib --tests \
-      --target aarch64-unknown-linux-gnu --target-dir "$CROSS_TARGET/test"
+      --target aarch64-unknown-linux-gnu --target-dir "$CROSS_TARGET/test" -- "${LACKING[@]/#/--skip=}"
   ) >"$WORK/log" 2>&1 </dev/null || code=$?
   ran=$(results passed) failed=$(results failed)
   PASSED=$((PASSED + ran)) FAILED=$((FAILED + failed))
-  printf 'units, pages of %d KiB: %d passed, %d failed, %d s\n' \
-    $((page / 1024)) "$ran" "$failed" $((SECONDS - since))
+  printf 'units, pages of %d KiB: %d passed, %d failed, %d not for this emulator, %d s\n' \
+    $((page / 1024)) "$ran" "$failed" "${#LACKING[@]}" $((SECONDS - since))
   ((code == 0)) && return 0
   ((failed > 0)) || FAILED=$((FAILED + 1))
   grep -E '^test .* FAILED|panicked|^error' "$WORK/log" | head -n 40 | sed 's/^/  | /' || true
