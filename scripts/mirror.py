@@ -4,6 +4,7 @@
     mirror.py [fetch] [--architectures amd64,arm64] [--only NAME]… [--bundle DIR] [--from FOLDER] [--no-tar]
     mirror.py verify [--bundle DIR] [--lock FILE]          offline: the bundle is what the lock says
     mirror.py generate --registry R --out D [--bundle DIR] helm-values.yaml and compose.env for the site's registry
+    mirror.py load --out FILE [--bundle DIR]               the bundle's images into this machine's Docker; FILE: their ids
     mirror.py references                                   compose's references without digests, from versions.toml
 
 Needs Python 3.11 or later, and skopeo for images from a registry. What it checks and what the lock means: docs/mirror.md.
@@ -25,7 +26,7 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-from artefacts import bundle, catalogue, fetch, files, layout, lock, package
+from artefacts import bundle, catalogue, docker, fetch, files, layout, lock, package
 from artefacts.catalogue import ARCHITECTURES, Artefact
 from artefacts.problem import EX_UNAVAILABLE, EX_USAGE, Problem, wrong
 
@@ -42,6 +43,10 @@ def main(arguments: list[str]) -> int:
                 print(line)
         elif options.command == "generate":
             generate(options)
+        elif options.command == "load":
+            for line in bundle.verify(options.bundle, options.lock, artefacts):
+                print(line)
+            files.write(options.out, docker.load(options.bundle))
         elif options.command == "references":
             print(references(artefacts), end="")
         else:
@@ -58,7 +63,7 @@ def main(arguments: list[str]) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mirror.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = lambda message: (print(f"mirror: {message}; mirror.py --help tells more", file=sys.stderr), sys.exit(EX_USAGE))
-    parser.add_argument("command", nargs="?", default="fetch", choices=["fetch", "verify", "generate", "references"])
+    parser.add_argument("command", nargs="?", default="fetch", choices=["fetch", "verify", "generate", "load", "references"])
     parser.add_argument("--versions", type=Path, default=ROOT / "deploy/versions.toml", help=argparse.SUPPRESS)
     parser.add_argument("--bundle", type=Path, default=ROOT / "bundle", help="the bundle's folder (default: bundle)")
     parser.add_argument("--lock", type=Path, help="fetch: the lock to write (default: deploy/versions.lock); verify: one to compare with")
@@ -67,10 +72,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--from", dest="folder", type=Path, metavar="FOLDER", help="take everything from here, not from the network")
     parser.add_argument("--no-tar", action="store_true", help="no bundle.tar beside the bundle")
     parser.add_argument("--registry", default="", metavar="HOST:PORT", help="generate: the site's registry in place of the publishers'")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="generate: where to write")
+    parser.add_argument("--out", type=Path, metavar="PATH", help="generate: the directory, load: the file to write")
     options = parser.parse_args(arguments)
-    if options.command == "generate" and not options.out:
-        parser.error("generate needs --out DIR: the files in the bundle belong to its lock")
+    if options.command in ("generate", "load") and not options.out:
+        parser.error(f"{options.command} needs --out")
     options.architectures = [name for name in options.architectures.split(",") if name]
     if not options.architectures or set(options.architectures) - set(ARCHITECTURES):
         parser.error(f"--architectures takes {' and '.join(ARCHITECTURES)}, separated by a comma")
