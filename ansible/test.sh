@@ -243,10 +243,10 @@ changed_nothing() { ! grep -E '^[a-z-]+-1 +:' "$1" | grep -qvE ' changed=0 .* fa
 
 # --- preflight ----------------------------------------------------------------------------------------------------------
 
-# All that differs from the host's root but for what logging in leaves behind.
+# All that differs from the host's root but for what logging in, and asking apt, leave behind.
 disk() {
   (cd "$HOSTS_DIR/hosts/$1/upper" && find . \( -path ./var/log -o -path ./home/deploy -o -path ./var/lib/kafka -o -path ./var/lib/prometheus -o -path ./var/lib/ddc -o -path ./run -o -path ./tmp \
-    -o -path ./var/tmp -o -path ./var/lib/systemd -o -path ./root/.cache -o -path ./var/lib/chrony -o -path ./var/lib/sudo \
+    -o -path ./var/tmp -o -path ./var/lib/systemd -o -path ./root/.cache -o -path ./var/cache/apt -o -path ./var/lib/chrony -o -path ./var/lib/sudo \
     -o -path ./tmp/hsperfdata_root \) -prune -o ! -type d -printf '%p %s %T@\n' | sort)
 }
 

@@ -79,6 +79,7 @@ engine_start() {
   ln -s "$ENGINE_CLIENT" "$ENGINE_DIR/bin/docker"
   export PATH=$ENGINE_DIR/bin:$PATH
   engine_plugins
+  engine_share
   engine_wait
 }
 
@@ -106,6 +107,15 @@ engine_wait() {
     fi
     sleep 0.1
   done
+}
+
+# With version 1 of control groups all of an engine's containers together get as much of the processors as one process
+# outside; so each gets that much. The engine itself would make the group with its first container.
+engine_share() {
+  local group=/sys/fs/cgroup/cpu/${ENGINE_DIR##*/}
+  [[ -e ${group%/*}/cpu.shares ]] || return 0
+  mkdir -p "$group"
+  echo $((1024 * 12)) >"$group/cpu.shares"
 }
 
 engine_docker() { "$ENGINE_CLIENT" "$@"; }

@@ -43,7 +43,6 @@ main() {
   # A run that was killed may have left something in a cache.
   docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
   docker volume ls --quiet | xargs --no-run-if-empty docker volume rm --force >/dev/null
-  fair_share
   images
   copy_files
 
@@ -120,16 +119,6 @@ images() {
   # Our own, as deploy/docker makes it; the static binary needs no base.
   docker build --quiet --file deploy/docker/Dockerfile --build-arg VERSION="$VERSION" --tag "$IMAGE" . >/dev/null
   say "images: $IMAGE is ours ($(docker image inspect --format '{{.Size}}' "$IMAGE" | numfmt --to=iec)B); all others are stand-ins made here"
-}
-
-# With version 1 of control groups all of an engine's containers together get as much of the processors as one process
-# outside; here each gets it.
-fair_share() {
-  local group=/sys/fs/cgroup/cpu/${ENGINE_DIR##*/}
-  [[ -e ${group%/*}/cpu.shares ]] || return 0
-  # The engine makes it with its first container.
-  mkdir -p "$group"
-  echo $((1024 * 12)) >"$group/cpu.shares"
 }
 
 # A root directory as an image, without what no program reads; once, when images are kept.
