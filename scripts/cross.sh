@@ -109,8 +109,12 @@ cross_environment() {
 
 # foreign_sasl DIRECTORY LIBRARIES: puts into it the two files of libsasl2-dev that differ between architectures.
 foreign_sasl() {
+  local version
   mkdir -p "$1"
+  # The host's own, which is the same package.
+  version=$(env -u PKG_CONFIG_LIBDIR pkg-config --modversion libsasl2) ||
+    die "$EX_UNAVAILABLE" "libsasl2-dev is missing; run: apt-get install libsasl2-dev"
   ln -sf "$2/libsasl2.so.2" "$1/libsasl2.so"
-  printf '%s\n' 'Name: Cyrus SASL' 'Description: as of libsasl2-dev' "Version: $(pkg-config --modversion libsasl2)" \
+  printf '%s\n' 'Name: Cyrus SASL' 'Description: as of libsasl2-dev' "Version: $version" \
     'Cflags: -I/usr/include' "Libs: -L$1 -lsasl2" >"$1/libsasl2.pc"
 }
