@@ -5,7 +5,7 @@
 #   helm/test.sh            minutes; the first run builds the server (twelve minutes on two cores)
 #   helm/test.sh NAME…      of ddc/ci, only NAME-values.yaml
 #
-# All files with Helm 4, three of them with Helm 3 too; the other steps with both.
+# Every step with Helm 4 and with Helm 3.
 #
 # Needs root and what scripts/kube-apiserver.sh needs.
 set -euo pipefail
@@ -19,6 +19,8 @@ PASSED=0 FAILED=0
 
 main() {
   local engine name
+  FILES=("$@")
+  (($#)) || mapfile -t FILES < <(basename --suffix -values.yaml --multiple helm/ddc/ci/*-values.yaml)
   HELM_4=$(scripts/tools.sh path helm) HELM_3=$(scripts/tools.sh path helm3)
   SCRATCH=$(mktemp -d)
   trap finish EXIT
@@ -37,25 +39,12 @@ main() {
     step "Helm $engine: an upgrade that changes nothing leaves the pod; a link that was scaled to 0 stays so" unchanged "$engine"
     step "Helm $engine: the claim outlives the release and is taken up again" claim_kept "$engine"
     step "Helm $engine: wrong values change nothing" nothing_changed "$engine"
-    for name in $(names "$engine" "$@"); do
+    for name in "${FILES[@]}"; do
       step "Helm $engine, $name: accepted, installed, pods made, upgraded, uninstalled" life "$engine" "helm/ddc/ci/$name-values.yaml"
     done
   done
   printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
   ((FAILED == 0))
-}
-
-# names ENGINE [NAME…]
-names() {
-  local engine=$1
-  shift
-  if (($#)); then
-    printf '%s\n' "$@"
-  elif ((engine == 4)); then
-    basename --suffix -values.yaml --multiple helm/ddc/ci/*-values.yaml
-  else
-    printf '%s\n' ingress-minimal telemetry-egress monitoring
-  fi
 }
 
 finish() {
@@ -98,6 +87,8 @@ namespace() {
 # links FILE: the names of its links.
 links() { sed -n 's/^  - name: \([a-z0-9-]*\)$/\1/p' "$1"; }
 
+# No `head` and no `grep -q` behind kubectl: what it still writes then would end it by a signal, and the step.
+
 # pods: one line a pod, its name and link. Without a node a pod is gone as soon as it is deleted.
 pods() { kube get pods --output jsonpath='{range .items[*]}{.metadata.name} {.metadata.labels.link}{"\n"}{end}'; }
 
@@ -124,14 +115,15 @@ life() {
   kube_wait 60 pods_are $wanted
   if [[ $wanted ]]; then
     grep -q '^2\. See each link come up' "$SCRATCH/notes"
-    first=$(pods | head -n 1 | cut -d ' ' -f 1)
+    first=$(pods)
+    first=${first%% *}
     helm upgrade ddc "$CHART" -f "$file" --set site=south >/dev/null
     kube_wait 60 pod_is_new "$first"
     # shellcheck disable=SC2086
     kube_wait 60 pods_are $wanted
-    kube get configmap --selector "link=${wanted%% *}" --output yaml | grep -q 'site = "south"'
+    kube get configmap --selector "link=${wanted%% *}" --output yaml | grep 'site = "south"' >/dev/null
   fi
-  if grep -q 'podMonitor: *{*enabled: true\|^podMonitor:$' "$file"; then kube get podmonitor --output name | grep -q .; fi
+  if grep -q 'podMonitor: *{*enabled: true\|^podMonitor:$' "$file"; then [[ $(kube get podmonitor --output name) ]]; fi
   if grep -q 'prometheusRules' "$file"; then [[ $(kube get prometheusrule --output name | wc -l) -ge 6 ]]; fi
   helm uninstall ddc >/dev/null
   kube_wait 60 no_pods
@@ -149,7 +141,7 @@ unchanged() {
   kube_wait 60 pods_are plant-a
   before=$(pods)
   helm upgrade ddc "$CHART" -f "$file" >/dev/null
-  kube rollout history deployment/ddc-plant-a | grep -c '^[0-9]' | grep -qx 1
+  kube rollout history deployment/ddc-plant-a | grep -c '^[0-9]' | grep -x 1 >/dev/null
   [[ $(pods) == "$before" ]]
   kube scale deployment/ddc-plant-a --replicas=0
   kube_wait 60 no_pods

@@ -101,8 +101,8 @@ check_elf() {
     amd64-*X86-64 | arm64-AArch64) ;;
     *) wrong "$file" "is for $machine" ;;
   esac
-  elf -l "$file" | grep -q 'GNU_STACK.* RW ' || wrong "$file" "its stack is executable, or unmarked"
-  ! elf -l "$file" | awk '$1 == "LOAD"' | grep -q 'RWE' || wrong "$file" "a segment is writable and executable"
+  elf -l "$file" | grep 'GNU_STACK.* RW ' >/dev/null || wrong "$file" "its stack is executable, or unmarked"
+  ! elf -l "$file" | awk '$1 == "LOAD"' | grep 'RWE' >/dev/null || wrong "$file" "a segment is writable and executable"
   [[ $arch == arm64 ]] || return 0
   # Kernels with pages of 64 KiB can map nothing that is aligned to less.
   while read -r alignment; do
@@ -112,7 +112,7 @@ check_elf() {
 
 check_static() {
   [[ -z $(elf -d "$1" | grep NEEDED || true) ]] || wrong "$1" "needs libraries: $(needed "$1")"
-  ! elf -l "$1" | grep -q INTERP || wrong "$1" "asks for a dynamic loader"
+  ! elf -l "$1" | grep INTERP >/dev/null || wrong "$1" "asks for a dynamic loader"
 }
 
 check_dynamic() {
