@@ -51,7 +51,7 @@ need_parts() {
   shopt -s nullglob
   files=("$PACKAGES"/ddc_*_amd64.deb)
   shopt -u nullglob
-  ((${#files[@]} == 1)) || die "$EX_UNAVAILABLE" "no ddc package in $PACKAGES; run: make dist (and deploy/packages/build.sh)"
+  ((${#files[@]} == 1)) || die "$EX_UNAVAILABLE" "no ddc package in $PACKAGES; run: make dist"
   DOUBLE=$ROOT_DIR/vector/double/target/debug/ddc-vector-double
   [[ -x $DOUBLE ]] || die "$EX_UNAVAILABLE" "the double of Vector is not built; run: cd vector/double && cargo build"
   KAFKA=$("$ROOT_DIR/deploy/kafka-dev/kafka.sh" fetch 4)

@@ -71,7 +71,7 @@ need_tools() {
   PYTHON=$(dirname "$(scripts/tools.sh path kubernetes-validate)")/python
   have promtool || die "$EX_UNAVAILABLE" "promtool is missing; run: apt-get install prometheus"
   have openssl || die "$EX_UNAVAILABLE" "openssl is missing; run: apt-get install openssl"
-  [[ -x ${DDC_BIN:-} ]] || die "$EX_UNAVAILABLE" "DDC_BIN names no ddc binary; run: make build, and DDC_BIN=\$PWD/target/debug/ddc helm/check.sh"
+  [[ -x ${DDC_BIN:-} ]] || die "$EX_UNAVAILABLE" "DDC_BIN names no ddc binary; run: cargo build --workspace, and DDC_BIN=\$PWD/target/debug/ddc helm/check.sh"
   export VECTOR_BIN=${VECTOR_BIN:-$ROOT_DIR/vector/double/target/debug/ddc-vector-double}
   [[ -x $VECTOR_BIN ]] || die "$EX_UNAVAILABLE" "no $VECTOR_BIN; run: vector/check.sh --quick"
 }
