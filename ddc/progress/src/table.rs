@@ -27,6 +27,8 @@ pub struct ProgressTable {
     counts: Counts,
     changes: u64,
     alerts: u64,
+    /// A partition was left out: what is not known may be settled all the same.
+    is_incomplete: bool,
 }
 
 #[derive(Debug, Default)]
@@ -136,7 +138,15 @@ impl ProgressTable {
     /// Knows nothing: every record of the topic is to be applied, from its first offset on.
     pub fn new(set: SetName) -> Self {
         let counts = Counts::default();
-        Self { set, entries: HashMap::new(), next_offset: 0, counts, changes: 0, alerts: 0 }
+        Self {
+            set,
+            entries: HashMap::new(),
+            next_offset: 0,
+            counts,
+            changes: 0,
+            alerts: 0,
+            is_incomplete: false,
+        }
     }
 
     /// Takes a record as it was read of the topic.
@@ -162,6 +172,7 @@ impl ProgressTable {
         };
         let Some(entry) = entry(&mut self.entries, &key.partition) else {
             self.counts.no_room += 1;
+            self.is_incomplete = true;
             return Applied::NoRoom;
         };
         let bad = |why| BadRecord { offset, why };
@@ -212,8 +223,7 @@ impl ProgressTable {
     /// Whether what the topic says of the partition can be relied on; else why not.
     pub fn usable(&self, key: &PartitionKey) -> Result<(), Refusal> {
         let Some(entry) = self.entries.get(key) else {
-            // Records were left out, and this partition's may have been among them.
-            return if self.entries.len() < MAX_PARTITIONS { Ok(()) } else { Err(Refusal::TableFull) };
+            return if self.is_incomplete { Err(Refusal::TableFull) } else { Ok(()) };
         };
         if let Some(Err(BadRecord { offset, why })) = &entry.progress {
             return Err(Refusal::Progress { offset: *offset, why: why.clone() });
