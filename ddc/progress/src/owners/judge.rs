@@ -150,26 +150,32 @@ impl Owners {
             self.look_at_parked(table, &key, now);
         }
         if alerts != self.seen.1 {
-            for (key, partition) in &mut self.partitions {
-                let (State::Write | State::Ready, Some(claimed)) = (&partition.state, partition.claimed)
-                else {
-                    continue;
-                };
-                let key = Arc::clone(key);
-                match standing(table, &self.config.link, &key, claimed) {
-                    Standing::Free => {}
-                    Standing::Outranked(Rival { link: to, epoch }) => {
-                        partition.state = State::Lost;
-                        self.notices.push_back(Notice::Lost { key, to, epoch });
-                    }
-                    Standing::Refused(why) => {
-                        partition.state = State::Refused;
-                        self.notices.push_back(Notice::Refused { key, why });
-                    }
+            self.look_at_owned(table);
+        }
+        self.seen = (changes, alerts);
+    }
+
+    fn look_at_owned(&mut self, table: &ProgressTable) {
+        let known = self.notices.len();
+        for (key, partition) in &mut self.partitions {
+            let (State::Write | State::Ready, Some(claimed)) = (&partition.state, partition.claimed) else {
+                continue;
+            };
+            let key = Arc::clone(key);
+            match standing(table, &self.config.link, &key, claimed) {
+                Standing::Free => {}
+                Standing::Outranked(Rival { link: to, epoch }) => {
+                    partition.state = State::Lost;
+                    self.notices.push_back(Notice::Lost { key, to, epoch });
+                }
+                Standing::Refused(why) => {
+                    partition.state = State::Refused;
+                    self.notices.push_back(Notice::Refused { key, why });
                 }
             }
         }
-        self.seen = (changes, alerts);
+        // In the order of the partitions, so that the same history has the same steps.
+        self.notices.make_contiguous()[known..].sort_unstable_by(|one, other| one.key().cmp(&other.key()));
     }
 
     fn look_at_parked(&mut self, table: &ProgressTable, key: &Arc<PartitionKey>, now: Instant) {

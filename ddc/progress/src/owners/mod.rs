@@ -174,6 +174,16 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// The partition it is about, if it is about one.
+    pub fn key(&self) -> Option<&Arc<PartitionKey>> {
+        match self {
+            Self::Started => None,
+            Self::MayWrite { key, .. } | Self::Lost { key, .. } | Self::Refused { key, .. } => Some(key),
+        }
+    }
+}
+
 /// A claim that is to be produced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimToCommit {
@@ -337,6 +347,8 @@ impl Owners {
                 State::Parked { .. } | State::Lost | State::Refused => {}
             }
         }
+        // In their order, so that the same history has the same steps.
+        self.recheck.sort_unstable();
         self.issued = None;
         self.stage = Stage::Rebuild;
     }

@@ -244,8 +244,9 @@ impl Egress {
 
     fn commit(&mut self, broker: &mut Broker, rng: &mut ChaCha8Rng, trouble: Trouble) {
         let handle = self.handle.unwrap();
-        let changes: Vec<_> =
+        let mut changes: Vec<_> =
             self.working.changes().map(|(key, progress)| self.working.encode(key, &progress)).collect();
+        changes.sort_unstable();
         let produced = changes.into_iter().try_for_each(|record| broker.produce_topic(handle, record));
         let ended = produced.and_then(|()| {
             if rng.random_bool(trouble.abort) {
