@@ -34,12 +34,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ddc_link::receiver::PartitionKey;
-use ddc_wire::{ChunkHeader, ChunkKind, Epoch, LedgerEntry, Session};
+use ddc_wire::Epoch;
 
 use crate::name::LinkName;
 use crate::record::{Kind, Progress, RecordKey, encode_claim};
 use crate::table::{ProgressTable, Refusal};
 use round::Round;
+
+pub use judge::{Chain, Heading, Verdict};
 
 /// Most claims in one transaction; further partitions wait for the next.
 pub const MAX_CLAIMS: usize = 4096;
@@ -202,74 +204,6 @@ pub enum Outcome {
     Failed,
     /// The producer was fenced, or whether its transaction is committed is not known.
     LostProducer,
-}
-
-/// What is known of the chain of a partition: who wrote it last.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chain {
-    /// The link.
-    pub owner: LinkName,
-    /// The epoch of the last chunk written.
-    pub epoch: Epoch,
-    /// The session that brought it.
-    pub session: Session,
-}
-
-/// What decides about a chunk or a ledger entry as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heading {
-    /// Part of the chain, or a replay.
-    pub kind: ChunkKind,
-    /// Under which it was read.
-    pub epoch: Epoch,
-    /// Last offset sent before.
-    pub previous: Option<i64>,
-    /// The session that brought it.
-    pub session: Session,
-}
-
-impl Heading {
-    /// Of a chunk.
-    pub fn of_chunk(header: &ChunkHeader<'_>, session: Session) -> Self {
-        Self { kind: header.kind, epoch: header.epoch, previous: header.previous, session }
-    }
-
-    /// Of a ledger entry.
-    pub fn of_ledger(entry: &LedgerEntry<'_>, session: Session) -> Self {
-        Self { kind: ChunkKind::Live, epoch: entry.epoch, previous: entry.last, session }
-    }
-}
-
-/// What to do with a chunk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Judge its records by the working copy, write them.
-    Write {
-        /// It may only fill holes: a replay, or live records of an epoch that is over. What it has beyond the chain is held.
-        holes_only: bool,
-        /// Its epoch is lower than the one before, but of a newer session of this link, the owner: was the ingress's
-        /// clock or state set back? A warning is due.
-        set_back: bool,
-    },
-    /// Hold it: the steps towards ownership are on their way.
-    Wait,
-    /// Hold it until then: the former owner is given time to write what it has.
-    Parked {
-        /// [`Owners::poll`] goes on at this time, or when the former owner has caught up.
-        until: Instant,
-    },
-    /// Hold it: it is settled when the owner's progress says so, or once acknowledged in the heal topic.
-    NotOwner {
-        /// Whose the partition is; `None` when no link is known to have it.
-        owner: Option<LinkName>,
-        /// Under which epoch it is so.
-        epoch: Option<Epoch>,
-        /// This link never had the partition under this epoch, and yet another has a greater one: epochs do not rise.
-        /// An alarm is due, as nothing is written until they do.
-        alarm: bool,
-    },
-    /// Hold it: what the topic says of the partition cannot be used.
-    Refused(Refusal),
 }
 
 impl Owners {

@@ -89,10 +89,11 @@ impl Egress {
         if self.in_transaction && rng.random_bool(0.4) {
             return self.commit(broker, rng, trouble);
         }
-        if !self.in_transaction && rng.random_bool(0.7) {
-            if let Some(action) = self.owners.poll(&self.table, now) {
-                return self.act(broker, rng, trouble, action, step);
-            }
+        if !self.in_transaction
+            && rng.random_bool(0.7)
+            && let Some(action) = self.owners.poll(&self.table, now)
+        {
+            return self.act(broker, rng, trouble, action, step);
         }
         let partition = rng.random_range(0..super::PARTITIONS);
         let chunks = rng.random_range(1..4);

@@ -92,10 +92,9 @@ fn walks(kind: Kind, walks: u64) {
     };
     for seed in seeds {
         let result = catch_unwind(AssertUnwindSafe(|| walk(kind, seed, Skip::Nothing)));
-        match result {
-            Ok(Ok(())) => {}
-            Ok(Err(wrong)) => panic!("SIM_SEED={seed} ({kind:?}): {wrong}"),
-            Err(_) => panic!("SIM_SEED={seed} ({kind:?}): see above"),
+        let result = result.unwrap_or_else(|_| Err("it panicked, see above".to_owned()));
+        if let Err(wrong) = result {
+            panic!("SIM_SEED={seed} ({kind:?}): {wrong}");
         }
     }
 }
@@ -281,7 +280,9 @@ impl World {
                 return Ok(());
             }
             if self.kind == Kind::WithGaps && round % 100 == 99 {
-                open.into_iter().for_each(|partition| self.replay_holes(partition, owners[partition]));
+                for partition in open {
+                    self.replay_holes(partition, owners[partition]);
+                }
             }
         }
         Err(format!("the last owners do not write everything: {:?} {:?}", self.ownerships, self.observer.0))

@@ -4,7 +4,7 @@
 mod verdicts;
 
 use ddc_link::receiver::Position;
-use ddc_wire::TopicId;
+use ddc_wire::{ChunkKind, Session, TopicId};
 
 use super::*;
 use crate::name::SetName;
@@ -82,7 +82,7 @@ impl Bench {
 
     fn judge_after(
         &mut self,
-        chain: Option<Chain>,
+        chain: Option<&Chain>,
         partition: i32,
         kind: ChunkKind,
         epoch: u64,
@@ -90,7 +90,7 @@ impl Bench {
         number: u64,
     ) -> Verdict {
         let heading = Heading { kind, epoch: Epoch(epoch), previous, session: session(number) };
-        self.owners.judge(&self.table, chain.as_ref(), &key(partition), &heading, self.now)
+        self.owners.judge(&self.table, chain, &key(partition), &heading, self.now)
     }
 
     fn poll(&mut self) -> Option<Action> {
@@ -246,7 +246,7 @@ fn a_thousand_partitions_are_one_round() {
 #[test]
 fn claims_of_one_transaction_are_bounded() {
     let mut bench = Bench::new();
-    for partition in 0..MAX_CLAIMS as i32 + 1 {
+    for partition in 0..=MAX_CLAIMS as i32 {
         bench.judge(partition, 7, None);
     }
     let steps: Vec<_> = bench.run().into_iter().filter(|step| !step.starts_with("write")).collect();

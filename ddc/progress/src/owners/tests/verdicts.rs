@@ -122,7 +122,7 @@ fn which_chunks_are_part_of_the_chain() {
         (chain("b", 6, 4), 5, 6, HOLES_ONLY),
         (chain("b", 6, 4), 6, 6, HOLES_ONLY),
     ] {
-        let got = bench.judge_after(chain.clone(), 1, ChunkKind::Live, epoch, None, number);
+        let got = bench.judge_after(chain.as_ref(), 1, ChunkKind::Live, epoch, None, number);
         assert_eq!(got, verdict, "{chain:?} {epoch} {number}");
     }
     assert_eq!(bench.replay(1), HOLES_ONLY);
