@@ -221,6 +221,7 @@ fn a_fence_for_one_partition_is_none_for_another() {
     bench.claim(1, "b", 3);
     bench.claim(2, "b", 3);
     bench.judge(1, 7, None);
+    assert_eq!(bench.judge(2, 2, None), not_owner("b", 3, true), "known, and the other's");
     assert_eq!(bench.run(), ["claim 7 of 1", "fence b", "read", "write 1 from 0"]);
     bench.judge(2, 8, None);
     assert_eq!(bench.run(), ["claim 8 of 2", "fence b", "read", "write 2 from 0"]);
