@@ -135,8 +135,9 @@ pub enum Action {
     Rebuild(Ticket),
     /// Produce these claims in one transaction that holds nothing else, and commit it.
     CommitClaims(Ticket, Vec<ClaimToCommit>),
-    /// Take the topic's high watermark now (isolation read_uncommitted), read with read_committed until the consumer's
-    /// position has reached it, and apply everything to the table.
+    /// Take the topic's high watermark now, read with read_committed until the consumer's position has reached it, and
+    /// apply everything to the table. The watermark is that of a read_uncommitted client: the last stable offset, which a
+    /// read_committed one is told, can lie before claims that are committed.
     ReadToEnd(Ticket),
     /// `init_transactions` on the `transactional.id` of this link, with a producer that is thrown away.
     Fence(Ticket, LinkName),

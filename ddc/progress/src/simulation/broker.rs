@@ -102,6 +102,12 @@ impl Broker {
         self.topic.len()
     }
 
+    /// The offset that a read_committed reader can reach now.
+    pub(super) fn last_stable(&self) -> usize {
+        let is_open = |entry: &Entry| self.fates[entry.transaction] == Fate::Open;
+        self.topic.iter().position(is_open).unwrap_or(self.topic.len())
+    }
+
     /// The next step of a read_committed reader of the topic: where it stands then, and a record if there is one.
     /// `None`: it cannot go on.
     #[expect(clippy::type_complexity, reason = "an offset, a key and a value")]

@@ -26,6 +26,8 @@ pub(super) struct Egress {
     reader: usize,
     handle: Option<Handle>,
     in_transaction: bool,
+    /// The progress is produced: the transaction takes nothing more, and holds up readers until it ends.
+    is_produced: bool,
     pending: Option<Pending>,
     after_fence: bool,
     /// Every chunk that was judged as a gap in this life, for walks in which there is none.
@@ -58,6 +60,7 @@ impl Egress {
             reader: 0,
             handle: None,
             in_transaction: false,
+            is_produced: false,
             pending: None,
             after_fence: false,
             gaps: 0,
@@ -86,7 +89,7 @@ impl Egress {
             }
             _ => {}
         }
-        if self.in_transaction && rng.random_bool(0.4) {
+        if self.is_produced || self.in_transaction && rng.random_bool(0.4) {
             return self.commit(broker, rng, trouble);
         }
         if !self.in_transaction
@@ -133,7 +136,9 @@ impl Egress {
                 if self.skip == Skip::ReadAfterFence && std::mem::take(&mut self.after_fence) {
                     return self.owners.answer(ticket, Outcome::Done, now);
                 }
-                self.pending = Some(Pending::Read(ticket, broker.high_watermark()));
+                let stable = self.skip == Skip::Watermark;
+                let end = if stable { broker.last_stable() } else { broker.high_watermark() };
+                self.pending = Some(Pending::Read(ticket, end));
             }
             Action::Fence(ticket, other) => {
                 self.after_fence = true;
@@ -245,22 +250,29 @@ impl Egress {
 
     fn commit(&mut self, broker: &mut Broker, rng: &mut ChaCha8Rng, trouble: Trouble) {
         let handle = self.handle.unwrap();
-        let mut changes: Vec<_> =
-            self.working.changes().map(|(key, progress)| self.working.encode(key, &progress)).collect();
-        changes.sort_unstable();
-        let produced = changes.into_iter().try_for_each(|record| broker.produce_topic(handle, record));
-        let ended = produced.and_then(|()| {
-            if rng.random_bool(trouble.abort) {
-                broker.abort(handle)?;
-                return Ok(false);
+        if !self.is_produced {
+            let mut changes: Vec<_> =
+                self.working.changes().map(|(key, progress)| self.working.encode(key, &progress)).collect();
+            changes.sort_unstable();
+            let produced = changes.into_iter().try_for_each(|record| broker.produce_topic(handle, record));
+            if produced == Err(Fenced) {
+                return self.fenced(broker);
             }
+            self.is_produced = true;
+            if rng.random_bool(0.5) {
+                return;
+            }
+        }
+        let ended = if rng.random_bool(trouble.abort) {
+            broker.abort(handle).map(|()| false)
+        } else {
             broker.commit(handle).map(|()| true)
-        });
+        };
         match ended {
             Ok(true) if rng.random_bool(trouble.lost_answer) => self.fenced(broker),
             Ok(true) => {
                 self.working.committed();
-                self.in_transaction = false;
+                (self.in_transaction, self.is_produced) = (false, false);
                 let settled: Vec<_> =
                     self.spool.iter().map(|chunk| chunk.in_transaction && self.is_written(chunk)).collect();
                 let mut settled = settled.into_iter();
@@ -284,7 +296,7 @@ impl Egress {
     /// The transaction is aborted, nothing else is lost.
     fn void(&mut self) {
         self.working.aborted();
-        self.in_transaction = false;
+        (self.in_transaction, self.is_produced) = (false, false);
         self.spool.iter_mut().for_each(|chunk| chunk.in_transaction = false);
     }
 

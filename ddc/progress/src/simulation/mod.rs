@@ -6,7 +6,7 @@
 //! what was sent. In walks *with gaps* chunks are lost and ownership moves beyond what is written: holes are
 //! made, and filled by replays that come through any link.
 //!
-//! `SIM_SEED=n` walks once; `SIM_WALKS=n` changes how often it is walked.
+//! `SIM_SEED=n` walks once; `SIM_SCENARIOS=n` changes how often it is walked.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what is meant")]
 
@@ -53,6 +53,8 @@ enum Skip {
     ReadAfterFence,
     /// A fenced egress goes on where it was.
     Recheck,
+    /// What is open when the reading begins is not waited for.
+    Watermark,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,13 +76,14 @@ fn walks_with_gaps_write_each_record_once() {
 /// Each step is needed: without it, some walks go wrong.
 #[test]
 fn without_any_one_step_walks_go_wrong() {
-    for skip in [Skip::Claim, Skip::ReadClaims, Skip::Fence, Skip::ReadAfterFence, Skip::Recheck] {
-        let wrong = (0..3000).filter(|seed| {
+    use Skip::{Claim, Fence, ReadAfterFence, ReadClaims, Recheck, Watermark};
+    for skip in [Claim, ReadClaims, Fence, ReadAfterFence, Recheck, Watermark] {
+        let wrong = (0..6000).filter(|seed| {
             catch_unwind(AssertUnwindSafe(|| walk(Kind::Whole, *seed, skip)))
                 .is_ok_and(|result| result.is_err())
         });
         let wrong = wrong.take(3).count();
-        assert!(wrong >= 3, "{skip:?} was left out, and {wrong} of 3000 walks noticed");
+        assert!(wrong >= 3, "{skip:?} was left out, and {wrong} of 6000 walks noticed");
     }
 }
 
@@ -88,7 +91,7 @@ fn walks(kind: Kind, walks: u64) {
     let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seeds = match number("SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIM_WALKS").unwrap_or(walks),
+        None => 0..number("SIM_SCENARIOS").unwrap_or(walks),
     };
     for seed in seeds {
         let result = catch_unwind(AssertUnwindSafe(|| walk(kind, seed, Skip::Nothing)));
