@@ -45,7 +45,7 @@ impl WorkingCopy {
         Self { set, link, positions, chains: HashMap::new(), before: HashMap::new() }
     }
 
-    /// The partition may be written from here: what [`Action::MayWrite`](crate::Action::MayWrite) said.
+    /// The partition may be written from here: what [`Notice::MayWrite`](crate::Notice::MayWrite) said.
     pub fn restore(&mut self, key: &Arc<PartitionKey>, progress: Option<&Progress>) {
         self.before.remove(key);
         let chain = progress.map(|progress| Chain {

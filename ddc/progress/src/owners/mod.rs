@@ -113,7 +113,7 @@ enum State {
     Waiting,
     /// Claimed; others are to be fenced and the topic to be read.
     Claimed,
-    /// It may be written as soon as the caller has fetched [`Action::MayWrite`].
+    /// It may be written as soon as the caller has fetched [`Notice::MayWrite`].
     Ready,
     /// It is this egress's to write.
     Write,
