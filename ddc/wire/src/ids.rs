@@ -1,6 +1,9 @@
 //! Names and numbers of the protocol as types of their own, so that they cannot be mixed up.
 
 use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -73,6 +76,15 @@ impl fmt::Display for Session {
     }
 }
 
+impl FromStr for Session {
+    type Err = NotAnId;
+
+    /// Reads what [`Display`](fmt::Display) writes, and nothing else.
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        hex(text).map(Self).ok_or(NotAnId)
+    }
+}
+
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Session({self})")
@@ -105,9 +117,71 @@ impl fmt::Display for TopicId {
     }
 }
 
+impl FromStr for TopicId {
+    type Err = NotAnId;
+
+    /// Reads what [`Display`](fmt::Display) writes, and nothing else: an id has one spelling.
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        let id = match text.strip_prefix("epoch-") {
+            Some(epoch) => Self::Configured(epoch.parse().map_err(|_| NotAnId)?),
+            None => return hex(text).map(Self::Uuid).ok_or(NotAnId),
+        };
+        // `parse` also takes a plus sign and leading zeros.
+        if id.to_string() == text { Ok(id) } else { Err(NotAnId) }
+    }
+}
+
+/// A text that is no session or no topic id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("neither lower-case hexadecimal digits of the right number nor epoch-N")]
+pub struct NotAnId;
+
+/// The bytes of exactly `2·N` lower-case hexadecimal digits.
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    if digits.len() != 2 * N || digits.iter().any(u8::is_ascii_uppercase) {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16);
+        *byte = (digit(0)? << 4 | digit(1)?) as u8;
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn ids_have_one_spelling(uuid: [u8; 16], number: u64, session: [u8; 12], text in "(epoch-)?[0-9a-fA-F+]{0,33}") {
+            for id in [TopicId::Uuid(uuid), TopicId::Configured(number)] {
+                prop_assert_eq!(id.to_string().parse(), Ok(id));
+            }
+            prop_assert_eq!(Session(session).to_string().parse(), Ok(Session(session)));
+            if let Ok(id) = text.parse::<TopicId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn texts_that_are_no_ids() {
+        for text in
+            ["", "epoch-", "epoch-01", "epoch-+1", "epoch--1", "Epoch-1", "00", "epoch-18446744073709551616"]
+        {
+            assert_eq!(text.parse::<TopicId>(), Err(NotAnId), "{text:?}");
+        }
+        for text in ["0A".repeat(16), "0g".repeat(16), "0".repeat(33), "é".repeat(16), "0a".repeat(12)] {
+            assert_eq!(text.parse::<TopicId>(), Err(NotAnId), "{text:?}");
+        }
+        assert!("0a".repeat(12).parse::<Session>().is_ok());
+        assert_eq!("0A".repeat(12).parse::<Session>(), Err(NotAnId));
+    }
 
     #[test]
     fn sessions_are_ordered_by_their_start() {

@@ -12,7 +12,7 @@
 
 use ddc_wire::{ChunkHeader, ChunkKind, LedgerEntry};
 
-use super::positions::Position;
+use super::position::Position;
 
 /// Offsets `first..=last` of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -20,10 +20,12 @@ mod join;
 mod loss;
 mod open;
 mod order;
+mod position;
 mod positions;
 mod recover;
 mod replay;
 mod session;
+mod stored;
 mod unpack;
 
 #[cfg(test)]
@@ -44,14 +46,13 @@ pub use join::ReleasedBatch;
 pub use loss::{DECIDE_AFTER, DECIDE_BEHIND};
 pub use open::{DERIVATION_BURST, DERIVATIONS_PER_SECOND};
 pub use order::{GiveUpCause, OVERTAKEN_PACKETS};
-pub use positions::{
-    FORMAT, LedgerVerdict, MAX_HOLES, MAX_PARTITIONS, PartitionKey, Position, Positions, PositionsError,
-    Visit,
-};
+pub use position::{MAX_HOLES, Position};
+pub use positions::{LedgerVerdict, MAX_PARTITIONS, PartitionKey, Positions, Visit};
 pub use replay::WINDOW as REPLAY_WINDOW;
 pub use session::{
     FRESH_PACKETS, MAX_BLOCK, MAX_GOODBYE_AHEAD, SILENCE_BEFORE_HEARTBEAT, StoredSession, StoredState,
 };
+pub use stored::{FORMAT, PositionsError};
 pub use unpack::{UnpackError, Unpacker};
 
 use crate::keys::{Keyring, SealMode};

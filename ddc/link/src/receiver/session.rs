@@ -71,7 +71,7 @@ impl Serialize for StoredSession {
 impl<'de> Deserialize<'de> for StoredSession {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let form = StoredForm::deserialize(deserializer)?;
-        let session = super::positions::hex(&form.session).map(SessionId).ok_or_else(|| {
+        let session = form.session.parse::<SessionId>().map_err(|_| {
             serde::de::Error::custom(format!("session `{}` is not 24 hexadecimal digits", form.session))
         })?;
         if form.next_block >= MAX_BLOCK {

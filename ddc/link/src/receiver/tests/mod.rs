@@ -5,6 +5,7 @@ mod hostile;
 mod order;
 mod positions;
 mod sessions;
+mod stored;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
