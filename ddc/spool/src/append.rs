@@ -64,9 +64,8 @@ impl Appender {
     }
 
     /// As [`Self::append`], without a copy: readers share these bytes (see [`Bytes::from_owner`]).
-    pub fn append_bytes(&mut self, head: &Head, payload: Bytes) -> Result<Span, Refused> {
-        let kept = payload.clone();
-        self.put(head, &[&payload], Some(kept))
+    pub fn append_bytes(&mut self, head: &Head, payload: &Bytes) -> Result<Span, Refused> {
+        self.put(head, &[payload], Some(payload))
     }
 
     /// The position that the next frame will have.
@@ -74,7 +73,7 @@ impl Appender {
         self.next
     }
 
-    fn put(&mut self, head: &Head, parts: &[&[u8]], shared: Option<Bytes>) -> Result<Span, Refused> {
+    fn put(&mut self, head: &Head, parts: &[&[u8]], shared: Option<&Bytes>) -> Result<Span, Refused> {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         let limit = u64::from(self.shared.options.max_frame_bytes);
         if len as u64 > limit {
@@ -99,11 +98,11 @@ impl Appender {
     fn check_room(&mut self, span: Span) -> Result<(), Refused> {
         let options = &self.shared.options;
         let (segment_bytes, limit) = (options.segment_bytes, options.max_bytes);
-        if let Some((at, refused)) = &self.failed {
-            if at.elapsed() < options.retry_after {
-                let refused = refused.clone();
-                return Err(self.refuse(refused));
-            }
+        if let Some((at, refused)) = &self.failed
+            && at.elapsed() < options.retry_after
+        {
+            let refused = refused.clone();
+            return Err(self.refuse(refused));
         }
         let (used, roll, refusing) = {
             let mut log = self.shared.log();
@@ -115,8 +114,8 @@ impl Appender {
         }
         let header = if self.must_roll(span) { HEADER_AREA } else { 0 };
         // One long gap is better than many short ones: once refused, always refused until a whole segment fits.
-        let slack = if refusing { segment_bytes } else { 0 };
-        if used + span.bytes() + header + slack > limit {
+        let least = if refusing { segment_bytes } else { 0 };
+        if used + (span.bytes() + header).max(least) > limit {
             return Err(self.refuse(Refused::Full { used, limit }));
         }
         Ok(())
@@ -231,11 +230,11 @@ impl Appender {
     }
 
     /// Lets readers have the frame.
-    fn publish(&mut self, span: Span, head: &Head, parts: &[&[u8]], payload: Option<Bytes>) {
+    fn publish(&mut self, span: Span, head: &Head, parts: &[&[u8]], payload: Option<&Bytes>) {
         let len = span.bytes() as usize - FRAME_HEADER;
         let shared = &*self.shared;
         let keeps = shared.log().tail.keeps(len);
-        let kept = keeps.then(|| payload.unwrap_or_else(|| parts.concat().into()));
+        let kept = keeps.then(|| payload.cloned().unwrap_or_else(|| parts.concat().into()));
         let (now, always) = (shared.clock.now(), shared.options.fsync == Fsync::Always);
         let mut log = shared.log();
         match kept {

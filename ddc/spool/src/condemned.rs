@@ -134,6 +134,8 @@ impl Condemned {
             self.shared.counters.dropped_bytes.fetch_add(bytes, Relaxed);
             self.shared.counters.dropped_frames.fetch_add(self.lost_frames, Relaxed);
             log.settled.add_void(span);
+            log.dropped_below = span.end;
+            log.tail.forget_below(span.end);
         }
         self.shared.checkpoint(None).map(|_| ())
     }

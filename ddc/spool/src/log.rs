@@ -101,6 +101,8 @@ pub(crate) struct Log {
     /// The position of the next frame.
     pub(crate) end: u64,
     pub(crate) tail: Tail,
+    /// What is below was dropped and recorded as lost: nobody gets it any more, even if it is still there.
+    pub(crate) dropped_below: u64,
     /// The positions of the readers by their numbers.
     pub(crate) readers: Vec<(u64, u64)>,
     pub(crate) next_reader: u64,
@@ -147,6 +149,9 @@ impl Log {
     pub(crate) fn locate(&self, position: u64) -> Located {
         if position >= self.end {
             return Located::End;
+        }
+        if position < self.dropped_below {
+            return Located::Jump(self.dropped_below, true);
         }
         if let Some(frame) = self.tail.get(position) {
             return Located::Memory(frame.clone());

@@ -92,7 +92,7 @@ impl Reader {
                     }
                 }
             };
-            if let Some(next) = self.from_disk(&segment)? {
+            if let Some(next) = self.read_file(&segment)? {
                 return Ok(next);
             }
         }
@@ -114,7 +114,7 @@ impl Reader {
         Some(damage)
     }
 
-    fn from_disk(&mut self, segment: &Segment) -> Result<Option<Next>, ReadError> {
+    fn read_file(&mut self, segment: &Segment) -> Result<Option<Next>, ReadError> {
         let position = self.position;
         self.open(segment).map_err(|error| read_error(&self.shared, segment, position, error))?;
         // Trimmed or dropped between the look and the opening: look again.

@@ -160,9 +160,7 @@ impl Scan {
             let last = limit - FRAME_HEADER;
             let mut at = 0;
             while at <= last {
-                let Some(step) =
-                    available[at..=last + MAGIC.len() - 1].iter().position(|&byte| byte == MAGIC[0])
-                else {
+                let Some(step) = available[at..=last].iter().position(|&byte| byte == MAGIC[0]) else {
                     break;
                 };
                 at += step;
@@ -206,11 +204,13 @@ impl Scan {
         let want = len.max(read_ahead).min((end - position) as usize);
         self.buffer.resize(want.max(keep), 0);
         self.start = position;
-        let read = read_full_at(
-            &*self.file,
-            &mut self.buffer[keep..],
-            self.place.file_offset(position) + keep as u64,
-        );
+        let offset = self.place.file_offset(position) + keep as u64;
+        let mut read = read_full_at(&*self.file, &mut self.buffer[keep..], offset);
+        if read.is_err() && want > len {
+            // Only what was read ahead may be unreadable.
+            self.buffer.truncate(len.max(keep));
+            read = read_full_at(&*self.file, &mut self.buffer[keep..], offset);
+        }
         let Ok(read) = read else {
             self.buffer.clear();
             return read.map(|_| None);

@@ -197,6 +197,7 @@ fn log_of(recovered: Recovered, options: &Options) -> Log {
         segments: recovered.segments,
         end: recovered.next,
         tail: Tail::new(options.tail_bytes),
+        dropped_below: 0,
         readers: Vec::new(),
         next_reader: 0,
         settled,

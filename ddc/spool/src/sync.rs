@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::frame::Span;
-use crate::log::{Log, Shared, Unsynced};
+use crate::log::{Log, Segment, Shared, Unsynced};
 use crate::options::Fsync;
 use crate::stats::count;
 
@@ -87,7 +87,7 @@ impl Shared {
         let (targets, end) = {
             let mut log = self.log();
             log.being_synced = log.first_unsynced.take();
-            (log.unsynced.clone(), log.end)
+            (log.targets(), log.end)
         };
         let (mut failed, mut first_error) = (Vec::new(), None);
         for target in &targets {
@@ -123,6 +123,17 @@ impl Shared {
 }
 
 impl Log {
+    /// What is to be synced: not what failed before and has got nothing new since.
+    fn targets(&self) -> Vec<Unsynced> {
+        let is_new = |base| self.segment(base).is_some_and(|segment| segment.end > self.durable);
+        self.unsynced.iter().filter(|unsynced| !unsynced.failed || is_new(unsynced.base)).cloned().collect()
+    }
+
+    fn segment(&self, base: u64) -> Option<&Segment> {
+        let at = self.segments.binary_search_by_key(&base, |segment| segment.place.base);
+        at.ok().and_then(|at| self.segments.get(at))
+    }
+
     /// Takes note of a sync of everything before `end`.
     fn synced(&mut self, targets: &[Unsynced], failed: &[u64], end: u64) {
         let durable = self.durable;
@@ -138,17 +149,15 @@ impl Log {
         self.doubtful.retain(|span| span.end > lowest);
         self.durable = durable.max(end);
         self.roll |= !failed.is_empty();
-        let segments = &self.segments;
-        self.unsynced.retain_mut(|unsynced| {
-            if targets.iter().any(|target| target.base == unsynced.base) {
-                unsynced.new = false;
-                unsynced.failed |= failed.contains(&unsynced.base);
-            } else {
-                return true;
-            }
-            let at = segments.binary_search_by_key(&unsynced.base, |segment| segment.place.base);
-            let segment = at.ok().and_then(|at| segments.get(at));
-            segment.is_some_and(|segment| !segment.sealed || segment.end > end)
+        let mut unsynced = std::mem::take(&mut self.unsynced);
+        for done in unsynced.iter_mut().filter(|done| targets.iter().any(|target| target.base == done.base)) {
+            done.new = false;
+            done.failed |= failed.contains(&done.base);
+        }
+        // What is still appended to stays, and what got more since `end` was taken.
+        unsynced.retain(|left| {
+            self.segment(left.base).is_some_and(|segment| !segment.sealed || segment.end > end)
         });
+        self.unsynced = unsynced;
     }
 }

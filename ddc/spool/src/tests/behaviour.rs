@@ -55,7 +55,7 @@ fn nothing_is_read_from_the_disk_while_the_reader_keeps_up_and_one_behind_joins_
 fn shared_bytes_are_shared() {
     let mut opened = open_with(&MemoryDisk::default(), Options { tail_bytes: 10_000, ..options() });
     let bytes = Bytes::from(payload(4));
-    let span = opened.appender.append_bytes(&head(4), bytes.clone()).unwrap();
+    let span = opened.appender.append_bytes(&head(4), &bytes).unwrap();
     assert_eq!(opened.spool.read(span.start).unwrap().payload.as_ptr(), bytes.as_ptr());
     let parts = payload(5);
     let span = opened.appender.append(&head(5), &[&parts[..3], &[], &parts[3..]]).unwrap();

@@ -23,7 +23,8 @@ fn a_flipped_bit_anywhere_costs_the_frame_hit_and_no_other() {
     for name in &names {
         let base: u64 = name.strip_suffix(".seg").unwrap().parse().unwrap();
         let len = state.clone().file(name).len();
-        for at in 0..len {
+        // Of the headers a sample: that each byte of a copy counts is shown beside the code.
+        for at in (0..HEADER_AREA as usize).step_by(97).chain(HEADER_AREA as usize..len) {
             let mut state = state.clone();
             state.file(name)[at] ^= 1 << (at % 8);
             let mut opened = open(&MemoryDisk::of(state));

@@ -1,5 +1,6 @@
 //! The spool as a whole, on a disk in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should panic")]
+#![allow(clippy::from_iter_instead_of_collect, reason = "lists that are compared read better so")]
 
 mod behaviour;
 mod crash;
