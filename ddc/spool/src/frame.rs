@@ -183,8 +183,10 @@ mod tests {
     #[test]
     fn the_bytes_are_those_of_the_document() {
         let bytes = encode(0x0102_0304_0506_0708, 4096, &head(), &[b"payload"]);
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert!(hex.starts_with("444443660000000707070707070707070707070703000000"), "{hex}");
+        let begin =
+            [&b"DDCf"[..], &[0, 0, 0, 7], &[7; 12], &[3, 0, 0, 0], &(1u64 << 40).to_be_bytes()].concat();
+        assert_eq!(bytes[..32], begin);
+        assert_eq!(bytes[32..56], [&99u64.to_be_bytes()[..], &[9; 16]].concat());
         let bound: Vec<u8> = [&0x0102_0304_0506_0708u64.to_be_bytes()[..], &4096u64.to_be_bytes()].concat();
         let header_check = slow_crc32c(&[&bound[..], &bytes[..56]].concat());
         assert_eq!(u32_at(&bytes, 56), header_check);

@@ -133,7 +133,9 @@ fn a_kill_at_any_call_loses_nothing_that_was_appended() {
         let disk = recorded_run(seed, &options, 120);
         prefixes(&disk.calls(), |at, calls, promised| {
             let mut state = State::default();
-            calls.iter().for_each(|call| state.apply(call));
+            for call in calls {
+                state.apply(call);
+            }
             check(state.clone(), &options, promised, promised.appended, &format!("seed {seed} call {at}"));
             // The last write half done: the process was killed in the middle of it.
             if let Some(Call::Write(file, offset, bytes)) = calls.last() {
@@ -174,7 +176,7 @@ fn after_power_cut(calls: &[Call], rng: &mut TestRng, style: u32) -> State {
                 }
             }
             Call::SetLen(file, _)
-                if last_sync(*file).is_none_or(|synced| synced < at) && rng.next_u32() % 2 == 0 => {}
+                if last_sync(*file).is_none_or(|synced| synced < at) && rng.next_u32().is_multiple_of(2) => {}
             Call::Create(..) | Call::Rename(..) | Call::Remove(_) if at >= journal => {}
             call => state.apply(call),
         }

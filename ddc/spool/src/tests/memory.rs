@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex};
 
 use crate::disk::{Disk, DiskFile, Entry};
+use crate::header::base_of_name;
 use crate::log::lock;
 
 /// One call that changes the disk.
@@ -138,7 +139,7 @@ impl State {
     }
 
     pub(super) fn segments(&self) -> Vec<String> {
-        self.names.keys().filter(|name| name.ends_with(".seg")).cloned().collect()
+        self.names.keys().filter(|name| base_of_name(name).is_some()).cloned().collect()
     }
 
     pub(super) fn add(&mut self, name: &str, content: Vec<u8>) {
