@@ -251,6 +251,7 @@ impl Appender {
         log.sessions.raise(head.session, head.block);
         log.mark(span.start, now);
         log.refusing = None;
+        log.room_wanted = false;
         let mut first = false;
         if always {
             log.durable = span.end;
@@ -287,7 +288,10 @@ impl Appender {
             Refused::TooLarge { .. } => &self.shared.counters.refused_too_large,
         };
         count(counter);
-        self.shared.log().refusing = Some(refused.clone());
+        let mut log = self.shared.log();
+        log.room_wanted |= matches!(refused, Refused::Full { .. } | Refused::DiskFull(_));
+        log.refusing = Some(refused.clone());
+        drop(log);
         refused
     }
 

@@ -47,7 +47,7 @@ impl Shared {
             let log = self.log();
             let first = log.segments.front().filter(|first| first.sealed)?;
             let options = &self.options;
-            let short = log.bytes + 2 * options.segment_bytes > options.max_bytes || log.refusing.is_some();
+            let short = log.bytes + 2 * options.segment_bytes > options.max_bytes || log.room_wanted;
             let old = options.max_age.is_some_and(|age| self.clock.now().saturating_sub(first.newest) > age);
             let why = match options.when_full {
                 WhenFull::DropOldest if short => Why::Room,
@@ -58,7 +58,9 @@ impl Shared {
         };
         if settled {
             // Nothing is lost by it: a checkpoint trims it. If that fails, it is in the statistics.
-            let _ = self.checkpoint(None);
+            if self.checkpoint(None).is_ok() {
+                self.log().room_wanted = false;
+            }
             return None;
         }
         let position = segment.place.base;
@@ -134,6 +136,7 @@ impl Condemned {
             self.shared.counters.dropped_bytes.fetch_add(bytes, Relaxed);
             self.shared.counters.dropped_frames.fetch_add(self.lost_frames, Relaxed);
             log.settled.add_void(span);
+            log.room_wanted = false;
             log.dropped_below = span.end;
             log.tail.forget_below(span.end);
         }

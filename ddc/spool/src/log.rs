@@ -124,6 +124,8 @@ pub(crate) struct Log {
     /// The segment that is appended to is not to be trusted any more.
     pub(crate) roll: bool,
     pub(crate) refusing: Option<Refused>,
+    /// A frame was refused for want of room, and nothing was dropped for it yet.
+    pub(crate) room_wanted: bool,
     pub(crate) fsync_error: Option<String>,
     pub(crate) checkpoint_error: Option<String>,
     /// The appender is gone.

@@ -125,7 +125,8 @@ impl Recovery<'_> {
         }
         let next = cursor.max(stored_end).max(set_aside_end).max(follows);
         let unsynced = self.unsynced(&segments, found, durable);
-        let durable = if unsynced.is_empty() { next } else { durable.min(next) };
+        let all_durable = segments.iter().all(|segment| segment.end <= durable);
+        let durable = if all_durable { next } else { durable.min(next) };
         let mut recovered = Recovered {
             segments,
             next,

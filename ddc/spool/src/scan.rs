@@ -218,7 +218,7 @@ impl Scan {
         self.counters.disk_read(read);
         self.buffer.truncate(keep + read);
         // A frame that was far longer than the others does not keep its memory for ever.
-        if self.buffer.capacity() > 4 * SEQUENTIAL && self.buffer.len() < SEQUENTIAL {
+        if self.buffer.capacity() > 4 * SEQUENTIAL && self.buffer.len() <= SEQUENTIAL {
             self.buffer.shrink_to(SEQUENTIAL);
         }
         Ok(self.buffer.get(..len))

@@ -80,12 +80,8 @@ impl Spool {
         });
         // What a former process left unsynced comes before anything that this one calls durable.
         if shared.options.fsync == Fsync::Always {
-            shared.sync().map_err(|error| OpenError::Io {
-                what: "cannot be forced onto the disk:",
-                path: directory.clone(),
-                directory: directory.clone(),
-                error,
-            })?;
+            // What fails is doubtful from now on, and the statistics say so: no reason not to go on.
+            let _ = shared.sync();
         }
         if let Err(error) = shared.checkpoint(None) {
             report.find(Finding::CheckpointFailed(error.to_string()));
@@ -211,6 +207,7 @@ fn log_of(recovered: Recovered, options: &Options) -> Log {
         doubtful: Vec::new(),
         roll: false,
         refusing: None,
+        room_wanted: false,
         fsync_error: None,
         checkpoint_error: None,
         closed: false,
@@ -224,6 +221,8 @@ fn lock_directory(path: &Path) -> Result<(RealDisk, File), OpenError> {
     if !path.is_dir() {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|error| failed("directory cannot be created:", error))?;
+        // Its name must survive a power cut as well; a parent that cannot be opened was not ours to make it in.
+        let _ = path.parent().map(|parent| File::open(parent).and_then(|parent| parent.sync_all()));
     }
     let disk = RealDisk::open(path.into()).map_err(|error| failed("directory cannot be opened:", error))?;
     let mut options = OpenOptions::new();

@@ -143,9 +143,19 @@ fn the_thread_syncs_within_the_interval_and_always_means_before_the_append_retur
         let end = append(&mut opened, [n])[0].end;
         assert_eq!(opened.spool.synced(), end);
     }
-    let mut opened = open_with(&MemoryDisk::default(), Options { fsync: Fsync::Never, ..options() });
+    let disk = MemoryDisk::default();
+    let mut opened = open_with(&disk, Options { fsync: Fsync::Never, ..options() });
     append(&mut opened, 0..20);
     assert_eq!((opened.spool.synced(), opened.spool.stats().counts.fsyncs), (0, 0));
+    drop(opened);
+    // A later life does not know more.
+    let opened = open_with(&disk, Options { fsync: Fsync::Never, ..options() });
+    assert_eq!(opened.spool.synced(), 0);
+    drop(opened);
+    let opened = open(&disk);
+    assert_eq!(opened.spool.synced(), 0);
+    opened.spool.sync().unwrap();
+    assert_eq!(opened.spool.synced(), opened.spool.end());
 }
 
 #[test]

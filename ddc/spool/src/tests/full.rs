@@ -98,6 +98,26 @@ fn a_condemned_segment_that_nobody_lets_go_stays_and_the_newest_is_refused() {
 }
 
 #[test]
+fn one_refusal_drops_one_segment_and_an_error_of_the_disk_none() {
+    let disk = MemoryDisk::default();
+    let mut opened = open_with(&disk, Options { when_full: WhenFull::DropOldest, ..options() });
+    append(&mut opened, 0..40);
+    disk.faults(|faults| faults.write = true);
+    assert_eq!(try_append(&mut opened, 40).unwrap_err().as_str(), "spool_error");
+    assert!(opened.spool.condemned().is_none(), "dropping frames would not help");
+    disk.faults(|faults| (faults.write, faults.room) = (false, Some(0)));
+    assert_eq!(try_append(&mut opened, 40).unwrap_err().as_str(), "disk_full");
+    let mut dropped = 0;
+    while let Some(condemned) = opened.spool.condemned() {
+        condemned.let_go().unwrap();
+        dropped += 1;
+    }
+    assert_eq!(dropped, 1);
+    try_append(&mut opened, 40).unwrap();
+    assert!(opened.spool.condemned().is_none());
+}
+
+#[test]
 fn what_is_too_old_goes_whatever_the_policy() {
     let options = Options { max_age: Some(Duration::from_millis(40)), ..options() };
     let mut opened = open_with(&MemoryDisk::default(), options);
