@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -77,8 +77,9 @@ impl Appender {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         let limit = u64::from(self.shared.options.max_frame_bytes);
         if len as u64 > limit {
-            count(&self.shared.counters.refused_too_large);
-            return Err(Refused::TooLarge { bytes: len as u64, limit });
+            let refused = Refused::TooLarge { bytes: len as u64, limit };
+            self.count_refused(&refused);
+            return Err(refused);
         }
         let span = Span { start: self.next, end: self.next + (FRAME_HEADER + len) as u64 };
         self.check_room(span)?;
@@ -98,17 +99,19 @@ impl Appender {
     fn check_room(&mut self, span: Span) -> Result<(), Refused> {
         let options = &self.shared.options;
         let (segment_bytes, limit) = (options.segment_bytes, options.max_bytes);
-        if let Some((at, refused)) = &self.failed
-            && at.elapsed() < options.retry_after
-        {
-            let refused = refused.clone();
-            return Err(self.refuse(refused));
-        }
-        let (used, roll, refusing) = {
+        let (used, roll, refusing, room_made) = {
             let mut log = self.shared.log();
             let full = matches!(log.refusing, Some(Refused::Full { .. }));
-            (log.bytes, std::mem::take(&mut log.roll), full)
+            (log.bytes, std::mem::take(&mut log.roll), full, std::mem::take(&mut log.room_made))
         };
+        if let Some((at, refused)) = &self.failed
+            && at.elapsed() < options.retry_after
+            && !(room_made && matches!(refused, Refused::DiskFull(_)))
+        {
+            let refused = refused.clone();
+            self.count_refused(&refused);
+            return Err(refused);
+        }
         if roll {
             self.seal();
         }
@@ -281,18 +284,21 @@ impl Appender {
     }
 
     fn refuse(&self, refused: Refused) -> Refused {
-        let counter: &AtomicU64 = match refused {
-            Refused::Full { .. } => &self.shared.counters.refused_full,
-            Refused::DiskFull(_) => &self.shared.counters.refused_disk_full,
-            Refused::Io(_) => &self.shared.counters.refused_io,
-            Refused::TooLarge { .. } => &self.shared.counters.refused_too_large,
-        };
-        count(counter);
+        self.count_refused(&refused);
         let mut log = self.shared.log();
         log.room_wanted |= matches!(refused, Refused::Full { .. } | Refused::DiskFull(_));
         log.refusing = Some(refused.clone());
         drop(log);
         refused
+    }
+
+    fn count_refused(&self, refused: &Refused) {
+        count(match refused {
+            Refused::Full { .. } => &self.shared.counters.refused_full,
+            Refused::DiskFull(_) => &self.shared.counters.refused_disk_full,
+            Refused::Io(_) => &self.shared.counters.refused_io,
+            Refused::TooLarge { .. } => &self.shared.counters.refused_too_large,
+        });
     }
 
     /// For how long the disk is left alone after a failure; zero: it is not.

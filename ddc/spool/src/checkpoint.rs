@@ -195,6 +195,7 @@ impl Shared {
                 gone.push(segment);
             }
             log.doubtful.retain(|span| span.end > lowest);
+            log.room_made |= !gone.is_empty();
         }
         for segment in gone {
             match self.disk.remove(&segment_name(segment.place.base)) {

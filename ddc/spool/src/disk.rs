@@ -78,6 +78,9 @@ pub(crate) fn read_full_at(file: &dyn DiskFile, bytes: &mut [u8], offset: u64) -
     Ok(done)
 }
 
+/// UIO_MAXIOV of Linux.
+const MAX_PARTS: usize = 1024;
+
 /// A directory of the file system.
 #[derive(Debug)]
 pub(crate) struct RealDisk {
@@ -130,7 +133,8 @@ struct RealFile(File);
 
 impl DiskFile for RealFile {
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        Ok(rustix::io::pwritev(&self.0, parts, offset)?)
+        // More than the kernel takes at once is EINVAL, not a short write.
+        Ok(rustix::io::pwritev(&self.0, &parts[..parts.len().min(MAX_PARTS)], offset)?)
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -126,6 +126,8 @@ pub(crate) struct Log {
     pub(crate) refusing: Option<Refused>,
     /// A frame was refused for want of room, and nothing was dropped for it yet.
     pub(crate) room_wanted: bool,
+    /// A segment was removed: a disk that was full need not be left alone any longer.
+    pub(crate) room_made: bool,
     pub(crate) fsync_error: Option<String>,
     pub(crate) checkpoint_error: Option<String>,
     /// The appender is gone.

@@ -208,6 +208,7 @@ fn log_of(recovered: Recovered, options: &Options) -> Log {
         roll: false,
         refusing: None,
         room_wanted: false,
+        room_made: false,
         fsync_error: None,
         checkpoint_error: None,
         closed: false,

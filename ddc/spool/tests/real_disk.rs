@@ -205,3 +205,91 @@ fn a_full_disk_with_drop_oldest_always_keeps_the_newest() {
     drop(opened);
     drop(tmpfs);
 }
+
+/// A receive thread and a sink thread as in the egress: frames of every seventh partition are parked and read again by position,
+/// settled late and out of order; the sink stands still at times, so that the oldest must be dropped. Each frame that was taken
+/// is settled exactly once or lost by name, never both.
+#[test]
+fn a_sink_that_parks_and_stands_still_gets_every_frame_or_its_loss() {
+    const FRAMES: u64 = 6000;
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        max_bytes: 8 << 20,
+        tail_bytes: 256 << 10,
+        when_full: WhenFull::DropOldest,
+        ..options(directory.path())
+    };
+    let Opened { spool, mut appender, mut reader, .. } = Spool::open(options).unwrap();
+    let receiving = std::thread::spawn(move || {
+        let mut refused = Vec::new();
+        for number in 0..FRAMES {
+            let head = Head { session: [2; 12], block: number, ..Head::default() };
+            let payload = number.to_be_bytes().repeat(1 + number as usize * 37 % 1000);
+            if appender.append(&head, &[&payload]).is_err() {
+                refused.push(number);
+            }
+            if number % 50 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        refused
+    });
+    let number_of = |payload: &[u8]| {
+        let number = u64::from_be_bytes(*payload.first_chunk().unwrap());
+        assert!(
+            payload == number.to_be_bytes().repeat(1 + number as usize * 37 % 1000),
+            "frame {number} is wrong"
+        );
+        number
+    };
+    let (mut fate, mut parked) = (vec![0; FRAMES as usize], Vec::new());
+    let mut steps = 0;
+    let mut closed = false;
+    while !(closed && parked.is_empty()) {
+        steps += 1;
+        match reader.next(Duration::from_millis(2)).unwrap() {
+            Next::Frame(frame) if number_of(&frame.payload) % 7 == 0 => parked.push(frame.span),
+            Next::Frame(frame) => {
+                fate[number_of(&frame.payload) as usize] += 1;
+                spool.settle(frame.span).unwrap();
+            }
+            Next::Closed => closed = true,
+            Next::Nothing | Next::Skipped(_) => {}
+            Next::Damaged(damage) => panic!("{damage}"),
+        }
+        if steps % 700 == 0 {
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        if steps % 40 == 0 || closed {
+            // The parked ones, newest first; what was dropped meanwhile is lost already.
+            for span in parked.drain(parked.len() / 2..).rev() {
+                match spool.read(span.start) {
+                    Ok(frame) => {
+                        fate[number_of(&frame.payload) as usize] += 1;
+                        spool.settle(span).unwrap();
+                    }
+                    Err(error) => assert!(matches!(error, ddc_spool::ReadError::Absent(_)), "{error}"),
+                }
+            }
+            spool.checkpoint(b"").unwrap();
+            while let Some(mut condemned) = spool.condemned() {
+                while let Some(lost) = condemned.next_lost().unwrap() {
+                    let ddc_spool::Lost::Frame(frame) = lost else { panic!("{lost:?}") };
+                    fate[number_of(&frame.payload) as usize] += 100;
+                }
+                condemned.let_go().unwrap();
+            }
+        }
+    }
+    let mut settled = 0;
+    let refused = receiving.join().unwrap();
+    for (number, fate) in fate.into_iter().enumerate() {
+        let expected = if refused.contains(&(number as u64)) { fate == 0 } else { fate == 1 || fate == 100 };
+        assert!(expected, "frame {number}: {fate}");
+        settled += usize::from(fate == 1);
+    }
+    assert_eq!(spool.lowest(), spool.end());
+    let counts = spool.stats().counts;
+    assert_eq!(settled as u64 + counts.dropped_frames, counts.appended_frames);
+    assert!(settled > 500, "{counts:?}");
+}

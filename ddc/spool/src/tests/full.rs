@@ -213,6 +213,27 @@ fn after_a_failure_the_disk_is_left_alone_for_a_while() {
     try_append(&mut opened, 0).unwrap();
     let counts = opened.spool.stats().counts;
     assert_eq!(counts, Counts { refused_disk_full: 2, write_errors: 1, ..counts });
+    // Room that was made is used at once, and a refusal without a look at the disk asks for no more of it.
+    let options =
+        Options { retry_after: Duration::from_hours(1), when_full: WhenFull::DropOldest, ..options() };
+    let mut opened = open_with(&disk, options);
+    append(&mut opened, 1..20);
+    disk.faults(|faults| faults.room = Some(0));
+    assert!(try_append(&mut opened, 20).is_err());
+    opened.spool.condemned().unwrap().let_go().unwrap();
+    disk.faults(|faults| faults.room = Some(20_000));
+    append(&mut opened, [20]);
+    disk.faults(|faults| faults.room = Some(0));
+    assert!(try_append(&mut opened, 21).is_err());
+    opened.spool.condemned().unwrap().let_go().unwrap();
+    disk.faults(|faults| faults.room = Some(0));
+    let looks = |opened: &Opened| opened.spool.stats().counts.write_errors;
+    let before = looks(&opened);
+    assert!(try_append(&mut opened, 21).is_err() && looks(&opened) == before + 1, "it looks again, in vain");
+    let condemned = opened.spool.condemned().expect("it wants more room");
+    assert!(try_append(&mut opened, 21).is_err() && looks(&opened) == before + 1, "now it does not look");
+    condemned.let_go().unwrap();
+    assert!(opened.spool.condemned().is_none(), "what was refused without a look wants nothing");
 }
 
 #[test]
