@@ -240,9 +240,8 @@ impl Appender {
         let kept = keeps.then(|| payload.cloned().unwrap_or_else(|| parts.concat().into()));
         let (now, always) = (shared.clock.now(), shared.options.fsync == Fsync::Always);
         let mut log = shared.log();
-        match kept {
-            Some(payload) => log.tail.push(Frame { span, head: *head, payload }),
-            None => log.tail.clear(),
+        if let Some(payload) = kept {
+            log.tail.push(Frame { span, head: *head, payload });
         }
         if let Some(last) = log.segments.back_mut() {
             last.end = span.end;

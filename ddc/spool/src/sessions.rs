@@ -77,10 +77,17 @@ mod tests {
             sessions.raise([n; 12], 10);
             sessions.raise([1; 12], u64::from(n));
         }
-        let known = |session: u8| sessions.marks().iter().find(|mark| mark.session == [session; 12]);
+        let known = |sessions: &Sessions, session: u8| {
+            sessions.marks().iter().find(|mark| mark.session == [session; 12]).map(|mark| mark.block)
+        };
         assert_eq!(sessions.marks().len(), MAX_SESSIONS);
-        assert_eq!(known(0), None);
-        assert_eq!(known(1).unwrap().block, 64);
+        assert_eq!(known(&sessions, 0), None);
+        assert_eq!(known(&sessions, 1), Some(64));
+        // Neither the one appended to last nor another one goes back.
+        for session in [64, 1, 64, 1] {
+            sessions.raise([session; 12], 3);
+        }
+        assert_eq!((known(&sessions, 64), known(&sessions, 1)), (Some(10), Some(64)));
         let mut bytes = Vec::new();
         sessions.encode(&mut bytes);
         assert_eq!(Sessions::decode(&bytes), Some((sessions, bytes.len())));

@@ -27,7 +27,7 @@ use crate::tail::Tail;
 /// A handle of an open spool; clones are the same spool. It is closed when all handles, readers and the appender are gone.
 #[derive(Debug, Clone)]
 pub struct Spool {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     thread: Arc<SyncThread>,
 }
 

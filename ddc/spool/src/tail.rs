@@ -25,19 +25,13 @@ impl Tail {
         payload + OVERHEAD <= self.limit
     }
 
-    /// Adds the newest frame. One that is too large by itself is not kept, nor is anything before it.
+    /// Adds the newest frame. One that is too large by itself pushes out everything; it need not be added, holes are no fault.
     pub(crate) fn push(&mut self, frame: Frame) {
         self.bytes += cost(&frame);
         self.frames.push_back(frame);
         while self.bytes > self.limit {
             self.pop();
         }
-    }
-
-    /// The newest frame is not kept: nothing before it may be either, or the tail would have a hole.
-    pub(crate) fn clear(&mut self) {
-        self.frames.clear();
-        self.bytes = 0;
     }
 
     /// Lets go of what every reader has passed.

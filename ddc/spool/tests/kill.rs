@@ -121,5 +121,5 @@ fn killed_at_any_moment_it_loses_nothing() {
         assert!(losses.len() <= 1, "round {round}: {losses:?}");
         assert_eq!(report.sessions[0].block, *there.last().unwrap());
     }
-    assert!(appended.unwrap() > 500, "the children did hardly anything: {appended:?}");
+    assert!(appended.unwrap() > 100, "the children did hardly anything: {appended:?}");
 }

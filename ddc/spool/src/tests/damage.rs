@@ -71,6 +71,28 @@ fn a_flipped_bit_anywhere_costs_the_frame_hit_and_no_other() {
 }
 
 #[test]
+fn a_torn_tail_is_cut_at_the_byte_and_told_once() {
+    let (disk, spans) = small();
+    let last = disk.state().segments().pop().unwrap();
+    let base: u64 = last.strip_suffix(".seg").unwrap().parse().unwrap();
+    let offset = HEADER_AREA + spans[19].start - base;
+    for kept in 1..spans[19].bytes() {
+        let mut state = disk.state();
+        state.file(&last).truncate((offset + kept) as usize);
+        let disk = MemoryDisk::of(state);
+        let report = open(&disk).report;
+        let frames = u64::from(kept >= FRAME_HEADER as u64);
+        let torn = Finding::TornTail { segment: last.clone(), offset, bytes: kept, frames };
+        // The checkpoint of its start does not know of the frame, so nothing else is missed.
+        assert_eq!((report.findings, report.end, report.frames), (vec![torn], spans[19].start, 19));
+        assert_eq!(disk.state().file(&last).len() as u64, offset);
+        let mut again = open(&disk);
+        assert!(again.report.findings.is_empty(), "{:?}", again.report.findings);
+        assert_eq!(numbers(&read_all(&mut again.reader)), Vec::from_iter(0..19));
+    }
+}
+
+#[test]
 fn whole_frames_of_another_place_are_not_taken_for_frames_here() {
     let (disk, spans) = small();
     let mut state = disk.state();

@@ -118,12 +118,35 @@ fn one_refusal_drops_one_segment_and_an_error_of_the_disk_none() {
 }
 
 #[test]
+fn what_was_let_go_is_not_given_any_more_even_if_its_file_is_still_there() {
+    let disk = MemoryDisk::default();
+    let mut opened = open_with(&disk, Options { tail_bytes: 100_000, ..tight(WhenFull::DropOldest) });
+    let mut spans = Vec::new();
+    while let Ok(span) = try_append(&mut opened, spans.len() as u64) {
+        spans.push(span);
+    }
+    disk.faults(|faults| faults.sync = true);
+    let condemned = opened.spool.condemned().unwrap();
+    let gone = condemned.span();
+    assert!(condemned.let_go().is_err(), "no checkpoint, so the file stays");
+    assert!(opened.spool.stats().checkpoint_error.is_some() && disk.state().segments().len() == 4);
+    assert!(matches!(opened.spool.read(spans[0].start), Err(ReadError::Absent(0))));
+    let all = read_all(&mut opened.reader);
+    assert_eq!(all[0], Next::Skipped(gone));
+    let there = (0..spans.len() as u64).filter(|&n| spans[n as usize].start >= gone.end);
+    assert_eq!(numbers(&all), Vec::from_iter(there));
+    disk.faults(|faults| faults.sync = false);
+    opened.spool.checkpoint(b"").unwrap();
+    assert_eq!(disk.state().segments().len(), 3);
+}
+
+#[test]
 fn what_is_too_old_goes_whatever_the_policy() {
-    let options = Options { max_age: Some(Duration::from_millis(40)), ..options() };
+    let options = Options { max_age: Some(Duration::from_secs(1)), ..options() };
     let mut opened = open_with(&MemoryDisk::default(), options);
     append(&mut opened, 0..12);
     assert!(opened.spool.condemned().is_none());
-    std::thread::sleep(Duration::from_millis(60));
+    std::thread::sleep(Duration::from_millis(1100));
     let first = opened.spool.condemned().unwrap();
     assert_eq!((first.why(), first.span().start), (Why::Age, 0));
     first.let_go().unwrap();
@@ -204,7 +227,7 @@ fn a_half_written_frame_that_cannot_be_cut_off_hurts_nothing() {
 #[test]
 fn after_a_failure_the_disk_is_left_alone_for_a_while() {
     let disk = MemoryDisk::default();
-    let mut opened = open_with(&disk, Options { retry_after: Duration::from_millis(50), ..options() });
+    let mut opened = open_with(&disk, Options { retry_after: Duration::from_millis(800), ..options() });
     disk.faults(|faults| faults.room = Some(0));
     assert!(try_append(&mut opened, 0).is_err());
     disk.faults(|faults| faults.room = None);
@@ -258,6 +281,17 @@ fn a_failed_fsync_is_never_believed_later() {
     opened.spool.settle_below(doubtful[1].end).unwrap();
     opened.spool.checkpoint(b"").unwrap();
     assert!(opened.spool.stats().doubtful.is_empty());
+
+    // A frame that was on its way into the file while its fsync failed is doubtful too, though the next one succeeds.
+    let last = append(&mut opened, 20..21)[0];
+    disk.faults(|faults| faults.sync = true);
+    opened.spool.sync().unwrap_err();
+    disk.faults(|faults| faults.sync = false);
+    opened.spool.shared.log().roll = false;
+    let on_its_way = append(&mut opened, 21..22)[0];
+    opened.spool.sync().unwrap_err();
+    assert_eq!(opened.spool.stats().doubtful, [Span { start: last.start, end: on_its_way.end }]);
+    opened.spool.sync().unwrap();
 
     disk.faults(|faults| faults.sync_directory = true);
     let before = opened.spool.synced();

@@ -47,6 +47,7 @@ pub(super) struct Faults {
     pub(super) room: Option<u64>,
     /// Writes fail with an I/O error after half of their bytes.
     pub(super) write: bool,
+    half: bool,
     pub(super) set_len: bool,
     pub(super) sync: bool,
     pub(super) sync_directory: bool,
@@ -209,11 +210,12 @@ impl DiskFile for MemoryFile {
         let refused = {
             let mut inner = lock(&self.disk.0);
             if inner.faults.write {
-                if offset % 2 == 1 {
+                // Half of it gets there first.
+                inner.faults.half = !inner.faults.half;
+                if !inner.faults.half {
                     return Err(io::Error::other("no write"));
                 }
-                // Half of it gets there first, at an odd offset.
-                let half = (bytes.len() / 2) | 1;
+                let half = bytes.len().div_ceil(2);
                 bytes.truncate(half);
                 false
             } else if let Some(room) = &mut inner.faults.room {
