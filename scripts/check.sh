@@ -10,7 +10,7 @@ cd "$ROOT_DIR"
 export SIM_SCENARIOS=${SIM_SCENARIOS:-200}
 
 use_rust || die "$EX_UNAVAILABLE" "no Rust $(rust_version_wanted) or later; run: scripts/setup.sh --for test"
-pure=(-p ddc-wire -p ddc-fec -p ddc-link -p ddc-progress -p ddc-udp -p ddc-telemetry)
+pure=(-p ddc-wire -p ddc-fec -p ddc-link -p ddc-progress -p ddc-udp -p ddc-spool -p ddc-telemetry)
 cargo fmt --all -- --check
 cargo clippy --quiet --locked "${pure[@]}" --all-targets -- -D warnings
 cargo test --quiet --locked "${pure[@]}"

@@ -20,7 +20,7 @@ source "$ROOT_DIR/scripts/roots.sh"
 QEMU=qemu-aarch64-static
 STATIC=$ROOT_DIR/dist/bin/ddc-arm64
 GSSAPI=$ROOT_DIR/dist/bin/ddc-gssapi-arm64
-PURE=(-p ddc-wire -p ddc-fec -p ddc-link -p ddc-progress -p ddc-udp -p ddc-telemetry)
+PURE=(-p ddc-wire -p ddc-fec -p ddc-link -p ddc-progress -p ddc-udp -p ddc-spool -p ddc-telemetry)
 # What the emulator's system calls lack, not ARM64: the socket options IP_MULTICAST_IF, SO_RXQ_OVFL and SO_MEMINFO, and
 # the path MTU behind a refused datagram. These tests stand on them.
 LACKING=(
