@@ -322,6 +322,8 @@ metrics! {
         records_late: Counter, unit = Records;
         /// Records that were sent and will not be delivered, by reason; the log names topic, partition and offsets.
         records_missing: Counters<MissingReason>, unit = Records;
+        /// Gaps of which something is still missing and is taken when it comes; `ddc gaps list` names them.
+        gaps_open: Gauge, unit = Events;
         /// Errors of the sink, by reason.
         sink_errors: Counters<KafkaErrorReason>, unit = Events;
         /// Times the sink tried records again.

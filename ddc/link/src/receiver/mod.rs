@@ -46,7 +46,7 @@ pub use open::{DERIVATION_BURST, DERIVATIONS_PER_SECOND};
 pub use order::{GiveUpCause, OVERTAKEN_PACKETS};
 pub use positions::{
     FORMAT, LedgerVerdict, MAX_HOLES, MAX_PARTITIONS, PartitionKey, Position, Positions, PositionsError,
-    Visit,
+    Settled, Visit,
 };
 pub use replay::WINDOW as REPLAY_WINDOW;
 pub use session::{

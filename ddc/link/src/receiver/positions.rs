@@ -103,22 +103,25 @@ impl Position {
     }
 
     /// Everything of `base..end` was read by the sender and is here: its holes close, `next` goes to its end.
-    fn settle(&mut self, base: i64, end: i64) -> Option<OffsetRange> {
+    fn settle(&mut self, base: i64, end: i64) -> Settled {
         self.next = self.next.max(end);
         if end <= base {
             // Nothing was read: a hole around `base` must not be cut in two.
-            return None;
+            return Settled::default();
         }
         let from = self.holes.partition_point(|hole| hole.last < base);
         let to = self.holes.partition_point(|hole| hole.first < end);
         if from >= to {
-            return None;
+            return Settled::default();
         }
+        let within =
+            |hole: &OffsetRange| OffsetRange { first: hole.first.max(base), last: hole.last.min(end - 1) };
+        let filled = self.holes[from..to].iter().map(within).collect();
         let below = OffsetRange { last: base.saturating_sub(1), ..self.holes[from] };
         let above = OffsetRange { first: end, ..self.holes[to - 1] };
         let rest = [below, above].into_iter().filter(|rest| rest.first <= rest.last);
         self.holes.splice(from..to, rest);
-        self.bound_holes()
+        Settled { filled, forgotten: self.bound_holes() }
     }
 
     fn add_hole(&mut self, range: OffsetRange) -> Option<OffsetRange> {
@@ -187,10 +190,9 @@ impl Visit<'_> {
         gaps::disposition(self.kind, offset, self.position.as_deref())
     }
 
-    /// Settles the chunk: its records, and its offsets without records. Returns a hole that no longer fits the table
-    /// (one hole cut in two may be one too many).
-    pub fn finish(self) -> Option<OffsetRange> {
-        let position = self.position?;
+    /// Settles the chunk: its records, and its offsets without records.
+    pub fn finish(self) -> Settled {
+        let Some(position) = self.position else { return Settled::default() };
         // A replay stands outside of the chain: it closes holes and moves nothing.
         let end = if self.kind == ChunkKind::Live { self.end } else { self.end.min(position.next) };
         if self.kind == ChunkKind::Live && end >= position.next {
@@ -199,6 +201,15 @@ impl Visit<'_> {
         position.epoch = position.epoch.max(self.epoch);
         position.settle(self.base, end)
     }
+}
+
+/// What became of holes when a chunk was settled.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settled {
+    /// What was missing and is no longer: ascending parts of holes.
+    pub filled: Vec<OffsetRange>,
+    /// A hole that no longer fits the table (one hole cut in two may be one too many): it stays missing for good.
+    pub forgotten: Option<OffsetRange>,
 }
 
 /// What a ledger entry revealed.
@@ -460,10 +471,7 @@ impl TryFrom<Written> for Positions {
 
 impl WrittenPosition {
     fn parse(self) -> Result<(PartitionKey, Position), &'static str> {
-        let topic_id = match self.topic_id.strip_prefix("epoch-") {
-            Some(epoch) => epoch.parse().ok().map(TopicId::Configured),
-            None => hex(&self.topic_id).map(TopicId::Uuid),
-        };
+        let topic_id = self.topic_id.parse().ok();
         let topic_id = topic_id.ok_or("its topic_id is neither 32 hexadecimal digits nor epoch-N")?;
         if self.next < 0 || self.partition < 0 {
             return Err("its partition or offset is negative");
@@ -484,18 +492,4 @@ impl WrittenPosition {
             PartitionKey { stream: self.stream, topic: self.topic, topic_id, partition: self.partition };
         Ok((key, position))
     }
-}
-
-/// The bytes of exactly `2·N` hexadecimal digits.
-pub(super) fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |at: usize| char::from(pair[at]).to_digit(16);
-        *byte = (digit(0)? << 4 | digit(1)?) as u8;
-    }
-    Some(bytes)
 }

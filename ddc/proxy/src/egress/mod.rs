@@ -19,7 +19,9 @@
 //! | `outlet`    | the way out into Kafka: hands records over and keeps their batches until they are acknowledged     |
 //! | `again`     | hands over again what came back                                           |
 //! | `store`     | what survives a restart                                                   |
-//! | [`missing`] | reports of what is missing                                                |
+//! | [`missing`] | reports of what is missing, and of what has come after all                |
+//! | `filled`  | holes that were filled, until that is acknowledged                          |
+//! | `refused` | joins refused records into ranges                                           |
 //! | `view`      | `/healthz`, `/readyz`, `/status`                                          |
 //!
 //! Until exactly once comes: a record can arrive twice after a crash of the egress or a fatal error of the producer,
@@ -31,17 +33,20 @@ mod control;
 mod datagrams;
 mod deliver;
 mod delivery;
+mod filled;
 pub mod missing;
 mod outlet;
 mod partitions;
 mod queue;
 mod receive;
+mod refused;
 mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
 mod view;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
@@ -51,7 +56,7 @@ use anyhow::Context;
 use ddc_kafka::context::Reporter;
 use ddc_kafka::settings::Role;
 use ddc_link::keys::{Keyring, LinkKey, SealMode};
-use ddc_link::receiver::{Receiver, ReceiverConfig, Unpacker};
+use ddc_link::receiver::{PartitionKey, Receiver, ReceiverConfig, Unpacker};
 use ddc_telemetry::notify::Watchdog;
 use ddc_telemetry::{EgressMetrics, LinkMetrics, Registry};
 use ddc_udp::clock::wall_clock_micros;
@@ -60,6 +65,8 @@ use ddc_udp::{ReceiverOptions, ReceiverSocket};
 use crate::config::{
     EgressConfig, KafkaSink, LateDatagrams, LateRecords, LinkKey as ConfiguredKey, Seal, Side, Sink,
 };
+use crate::gaps::Timestamp;
+use crate::gaps::journal::Journal;
 use crate::maintenance::Maintenance;
 use crate::sink::destination::Destinations;
 use crate::sink::kafka::Producer;
@@ -73,7 +80,7 @@ use missing::MissingReport;
 use outlet::{Outlet, OutletParts};
 use receive::ReceiveThread;
 use shared::{Shared, lock};
-use store::Store;
+use store::{Former, Store};
 pub use view::View;
 
 /// Room for the framing of the largest record: chunk header, record header, headers' lengths.
@@ -129,7 +136,7 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
     let receiver = Receiver::new(receiver_config(&config), Instant::now(), &former.sessions);
     let (shared, control) = (Arc::new(Shared::default()), Arc::new(Control::default()));
     *lock(&shared.stored) = receiver.stored();
-    let report = MissingReport::new(Arc::clone(&metrics));
+    let (report, ahead) = report(&config, &metrics, &former).with_context(|| format!("link {link}"))?;
     let (queue_in, queue_out) = queue::queue(config.buffer.bytes());
     let (recycle, recycled) = crossbeam_channel::bounded(RECYCLED);
     let reporter = Reporter::new(link.as_str(), "sink");
@@ -149,6 +156,7 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
         queue: queue_out,
         unpacker: Unpacker::new(max_batch_bytes(&config))?,
         former: former.positions,
+        ahead,
         late: late(&config),
         shared: Arc::clone(&shared),
         control: Arc::clone(&control),
@@ -238,6 +246,47 @@ impl Egress {
     pub fn is_drained(&self) -> bool {
         self.shared.sink_done.load(Relaxed)
     }
+}
+
+/// Takes up the gap journal of a former life and makes it agree with that life's positions. Also returns, by partition, up to
+/// where gaps lie that the positions have not come to.
+fn report(
+    config: &EgressConfig,
+    metrics: &Arc<LinkMetrics<EgressMetrics>>,
+    former: &Former,
+) -> anyhow::Result<(MissingReport, HashMap<PartitionKey, i64>)> {
+    if matches!(config.seal, Seal::None) {
+        return Ok((MissingReport::in_memory(Arc::clone(metrics)), HashMap::new()));
+    }
+    let link = metrics.link();
+    let (journal, found) = Journal::open(&config.link.state_dir, link)?;
+    let mut book = found.book;
+    if found.cut > 0 {
+        tracing::warn!(
+            link,
+            bytes = found.cut,
+            "the gap journal had a torn end, as a crash leaves it; it was cut off"
+        );
+    }
+    if !found.damaged.is_empty() {
+        let lines: Vec<_> = found.damaged.iter().take(20).map(ToString::to_string).collect();
+        tracing::error!(
+            link,
+            lines = lines.join(", "),
+            number = found.damaged.len(),
+            "the gap journal is damaged; the gaps of these lines may be forgotten, or stand as they were before"
+        );
+    }
+    let changed = book.reconcile(&former.positions, Timestamp::now()).len();
+    let counts = book.counts();
+    let (open, closed, given_up) = (counts.open, counts.closed, counts.given_up);
+    tracing::info!(link, open, closed, given_up, changed, "gap journal read");
+    let ahead = book.ahead(&former.positions);
+    let report = MissingReport::new(Arc::clone(metrics), book, Some(journal));
+    if changed > 0 {
+        report.write_anew();
+    }
+    Ok((report, ahead))
 }
 
 fn open_socket(

@@ -153,6 +153,7 @@ impl View {
             },
             "sink": self.sink(),
             "missing": self.report.last(),
+            "gaps": self.report.status(),
             "maintenance": self.maintenance.status(Instant::now()),
             "problems": self.problems(),
         })

@@ -54,9 +54,11 @@ impl GapFile {
         let columns = record.iter().eq(COLUMNS.iter().map(|name| name.as_bytes()));
         let mut head: Option<StringRecord> = None;
         let mut gaps = Vec::new();
+        let mut row_number = 1;
         while next(&mut reader, &mut record)? {
-            let line = record.position().map_or(0, ::csv::Position::line);
-            let wrong = |problem: String| GapFileError::Csv { line, problem };
+            // Not the parser's line: it counts CRLF late.
+            row_number += 1;
+            let wrong = |problem: String| GapFileError::Csv { row: row_number, problem };
             // Before the columns are judged: another format may have others.
             if record.get(0) != Some(KIND.as_bytes()) {
                 return Err(GapFileError::Kind);
@@ -92,13 +94,13 @@ impl GapFile {
             gaps.push(gap(&row).map_err(wrong)?);
         }
         if !columns {
-            let problem = format!("the first line must be {}", COLUMNS.join(","));
-            return Err(GapFileError::Csv { line: 1, problem });
+            let problem = format!("the first row must be {}", COLUMNS.join(","));
+            return Err(GapFileError::Csv { row: 1, problem });
         }
         let Some(head) = head else {
-            return Err(GapFileError::Csv { line: 1, problem: "there is no gap in it".into() });
+            return Err(GapFileError::Csv { row: 1, problem: "there is no gap in it".into() });
         };
-        let wrong = |problem| GapFileError::Csv { line: 2, problem };
+        let wrong = |problem| GapFileError::Csv { row: 2, problem };
         let link_id = number(&head, 4).map_err(wrong)?;
         let exported_at = field(&head, 5).map_err(wrong)?;
         let site = Some(&head[2]).filter(|site| !site.is_empty());
@@ -110,7 +112,7 @@ impl GapFile {
         self.check()?;
         if self.gaps.is_empty() {
             let problem = "there is no gap to write; as JSON an empty list can be written".into();
-            return Err(GapFileError::Csv { line: 1, problem });
+            return Err(GapFileError::Csv { row: 1, problem });
         }
         let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new());
         put(&mut writer, &COLUMNS.map(str::to_owned))?;
@@ -151,13 +153,13 @@ impl GapFile {
 
 fn next(reader: &mut ::csv::Reader<&[u8]>, record: &mut ByteRecord) -> Result<bool, GapFileError> {
     reader.read_byte_record(record).map_err(|error| {
-        let line = error.position().map_or(0, ::csv::Position::line);
-        GapFileError::Csv { line, problem: error.to_string() }
+        let row = error.position().map_or(0, |position| position.record() as usize + 1);
+        GapFileError::Csv { row, problem: error.to_string() }
     })
 }
 
 fn put(writer: &mut Writer<Vec<u8>>, row: &[String]) -> Result<(), GapFileError> {
-    let failed = |error: ::csv::Error| GapFileError::Csv { line: 0, problem: error.to_string() };
+    let failed = |error: ::csv::Error| GapFileError::Csv { row: 0, problem: error.to_string() };
     writer.write_record(row).map_err(failed)?;
     bounded(writer.get_ref().len())
 }

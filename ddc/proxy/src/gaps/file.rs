@@ -253,10 +253,10 @@ pub enum GapFileError {
         problem: String,
     },
     /// No CSV of the right shape.
-    #[error("no gap file as `ddc gaps export --format csv` writes it: line {line}: {problem}")]
+    #[error("no gap file as `ddc gaps export --format csv` writes it: row {row}: {problem}")]
     Csv {
-        /// Line, from 1.
-        line: u64,
+        /// Row, from 1; the first has the names of the columns.
+        row: usize,
         /// What is wrong and what to do.
         problem: String,
     },

@@ -7,14 +7,21 @@
 //! |--------|------------------------------------------------------------|
 //! | `file` | [`GapFile`]: written, and read strictly, as JSON           |
 //! | `csv`  | the same as CSV                                            |
+//! | `book` | [`GapBook`]: all gaps of a link and what becomes of them    |
+//! | [`journal`] | the book on disk                                      |
 //! | `id`   | [`GapId`]: the stable name of a gap                        |
 //! | `time` | [`Timestamp`]: a moment as RFC 3339                        |
 //!
 //! Nothing here decides what is missing: that is `ddc_link::receiver::gaps`.
 
+mod book;
+#[cfg(test)]
+mod book_tests;
 mod csv;
 mod file;
 mod id;
+pub mod journal;
+pub(crate) mod ranges;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -26,6 +33,7 @@ use ddc_wire::{Session, TopicId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use book::{Counts, Entry, Finding, GapBook, GapEvent, MAX_COST};
 pub use file::{FORMAT, GapFile, GapFileError, KIND, MAX_FILE_BYTES, MAX_GAPS};
 pub use id::GapId;
 pub use time::Timestamp;

@@ -151,7 +151,7 @@ fn whatever_is_wrong_is_refused_by_name() {
         ("\"found_at\":\"2023", "\"found_at\":\"23", "a time is written as"),
         (&format!("\"id\":\"{id}"), &format!("\"id\":\"{}", id.to_uppercase()), "32 hexadecimal digits"),
         (&format!("\"topic_id\":\"{}", "ab".repeat(16)), "\"topic_id\":\"epoch-01", "epoch-N"),
-        ("]\n}\n", "]\n}\n{}", "line 10 column 1"),
+        ("]\n}\n", "]\n}\n{}", "line 9 column 1"),
         ("]\n}\n", "]\n", "EOF"),
     ] {
         let wrong = right.replacen(from, to, 1);
@@ -169,8 +169,8 @@ fn what_is_wrong_in_csv_is_refused_by_name() {
         ("kind,format", "kind,formats", "does not say \"kind\""),
         ("\r\nddc-gaps,1", "\r\nddc-gaps,2", "format 2; this ddc reads"),
         ("\r\nddc-gaps,1", "\r\nother,1", "does not say \"kind\""),
-        ("state,closed_at,open", "closed_at,state,open", "the first line must be kind,format"),
-        (",160-199\r\n", ",160-199,\r\n", "line 2: 22 columns"),
+        ("state,closed_at,open", "closed_at,state,open", "the first row must be kind,format"),
+        (",160-199\r\n", ",160-199,\r\n", "row 2: 22 columns"),
         (",100-119 130-150,", ",100-119  130-150,", "`open`: ranges are written"),
         (",100-119 130-150,", ",100-+119 130-150,", "`open`: ranges are written"),
         (",100-119 130-150,", ",100-119 130,", "`open`: ranges are written"),
@@ -180,8 +180,8 @@ fn what_is_wrong_in_csv_is_refused_by_name() {
         (",3,100,199,", ",3,,199,", "`first`: "),
         (",lost,", ",Lost,", "`reason`: \"Lost\" is not known"),
         (",open,,", ",opened,,", "`state`: \"opened\" is not known"),
-        (",7,2023", ",8,2023", "line 3: `link_id` differs from the first row's"),
-        (",100-119 130-150,", ",\"100-119 130-150,", "line 2: "),
+        (",7,2023", ",8,2023", "row 3: `link_id` differs from the first row's"),
+        (",100-119 130-150,", ",\"100-119 130-150,", "row 2: "),
     ] {
         let wrong = right.replacen(from, to, 1);
         assert_ne!(wrong, right, "{from} is not in the file");
@@ -192,7 +192,7 @@ fn what_is_wrong_in_csv_is_refused_by_name() {
     let at = right.find("orders").unwrap();
     bytes[at] = 0xFF;
     let error = GapFile::parse(&bytes).unwrap_err().to_string();
-    assert!(error.contains("line 2: column 10: is not UTF-8"), "{error}");
+    assert!(error.contains("row 2: column 10: is not UTF-8"), "{error}");
     let only_columns = right.split_once("\r\n").unwrap().0;
     assert!(GapFile::parse(only_columns.as_bytes()).unwrap_err().to_string().contains("no gap in it"));
     assert!(file(Vec::new()).to_csv().unwrap_err().to_string().contains("no gap to write"));
