@@ -68,9 +68,9 @@ fn tables(out: &mut String, table: &Map<String, Value>, path: &[&str], side: Sid
     }
 }
 
-/// A table that is not there by default and changes what the program does when it is: `[….sasl]`, `[….tls]`, `[….udp]`.
+/// A table that is not there by default and changes what the program does when it is.
 fn is_optional(key: &Key<'_>) -> bool {
-    matches!(key.name, "sasl" | "tls" | "udp")
+    matches!(key.name, "sasl" | "tls" | "udp" | "missing_records")
 }
 
 fn keys(out: &mut String, table: &Map<String, Value>, off: &str, side: Side) {

@@ -38,7 +38,7 @@ use ddc_wire::LinkId;
 pub use common::{Admin, LinkKey, LinkSettings, Log, MemoryItem, Mtu, Seal};
 pub use default_file::default_file;
 pub use document::configuration_page;
-pub use egress::{EgressConfig, KafkaSink, Receive, RenameRegex, Sink};
+pub use egress::{EgressConfig, KafkaSink, MissingRecords, Receive, RenameRegex, Sink};
 pub use ingress::{Fec, IngressConfig, KafkaSource, Pack, Source};
 pub use problem::{ConfigError, Remark};
 pub use raw::{
@@ -342,6 +342,16 @@ impl Config {
         match self {
             Self::Ingress(config) => config.kafka(),
             Self::Egress(config) => config.kafka(),
+        }
+    }
+
+    /// Every Kafka client of the link: the table that it is written in, its settings, what it is for.
+    pub fn clients(&self) -> Vec<(&'static str, &ClientSettings, Role)> {
+        match self {
+            Self::Ingress(config) => {
+                config.kafka().map(|(client, role)| ("source.kafka", client, role)).into_iter().collect()
+            }
+            Self::Egress(config) => config.clients(),
         }
     }
 

@@ -78,7 +78,6 @@ impl Books {
 
     /// The destination will never have the record: it becomes a missing range.
     pub(crate) fn refuse(&mut self, slot: u32, offset: i64, why: impl FnOnce() -> String) {
-        self.filled.refused(slot, offset);
         if self.report_refused(slot, offset, why) {
             self.refusals.push((slot, offset));
         }
@@ -87,6 +86,7 @@ impl Books {
     /// As [`Self::refuse`], for a destination to which nothing is ever given again: the positions need not know.
     /// `false`: the partition has no number.
     pub(crate) fn report_refused(&mut self, slot: u32, offset: i64, why: impl FnOnce() -> String) -> bool {
+        self.filled.refused(slot, offset);
         let Some(partition) = self.partitions.name(slot) else { return false };
         self.refused.push(slot, partition, offset, why, &self.report);
         true
@@ -125,6 +125,11 @@ impl Books {
         if !self.filled.add(slot, range) {
             self.close(slot, &[range]);
         }
+    }
+
+    /// The chunk at hand is settled.
+    pub(crate) fn chunk_done(&mut self) {
+        self.filled.chunk_done();
     }
 
     /// Copies of the positions as they are now are on their way to [`Self::acknowledged`].

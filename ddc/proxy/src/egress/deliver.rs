@@ -245,6 +245,7 @@ impl<D: Delivery> Judge<D> {
         if !self.ahead.is_empty() && header.kind == ChunkKind::Live {
             self.fill_ahead(slot, header.base(), header.end);
         }
+        self.outlet.books_mut().chunk_done();
         self.metrics.records_received.add(u64::from(chunk.record_count));
         self.metrics.records_duplicate.add(duplicates);
         self.metrics.records_late.add(late_records);

@@ -3,6 +3,8 @@
 //! ```text
 //!  chunk ─ filled ─▶ gathering ─ checkpoint ─▶ under way ─ acknowledged ─▶ the report: closed
 //!                        └─ a record of them is refused: taken out ─┘
+//!
+//! A record can be refused before its chunk is settled, or long after.
 //! ```
 //!
 //! A gap is closed when its records are *at the destination*, not when they were handed over. The two generations are
@@ -23,6 +25,8 @@ const MAX_WAITING: usize = 65_536;
 pub(crate) struct Filled {
     gathering: Ranges,
     under_way: Ranges,
+    /// Refused while the chunk at hand is delivered; bounded by its records.
+    of_this_chunk: Vec<(u32, i64)>,
 }
 
 type Ranges = HashMap<u32, Vec<OffsetRange>>;
@@ -35,7 +39,15 @@ impl Filled {
             return false;
         }
         ranges::add(ranges, range);
+        for (_, offset) in self.of_this_chunk.iter().filter(|(refused, _)| *refused == slot) {
+            ranges::remove(ranges, OffsetRange { first: *offset, last: *offset });
+        }
         true
+    }
+
+    /// The chunk at hand is settled: what it fills was added.
+    pub(crate) fn chunk_done(&mut self) {
+        self.of_this_chunk.clear();
     }
 
     /// Everything added so far lies before a checkpoint. What lay before an earlier one is settled by then.
@@ -48,6 +60,7 @@ impl Filled {
 
     /// The destination will never have this record, so it fills nothing.
     pub(crate) fn refused(&mut self, slot: u32, offset: i64) {
+        self.of_this_chunk.push((slot, offset));
         let range = OffsetRange { first: offset, last: offset };
         for generation in [&mut self.gathering, &mut self.under_way] {
             if let Some(ranges) = generation.get_mut(&slot) {
@@ -74,6 +87,7 @@ mod tests {
     fn only_what_lies_before_the_checkpoint_and_was_not_refused_is_closed() {
         let mut filled = Filled::default();
         assert!(filled.add(1, range(10, 19)) && filled.add(1, range(20, 24)) && filled.add(2, range(5, 5)));
+        filled.chunk_done();
         assert!(filled.acknowledged().is_empty(), "no checkpoint yet");
         filled.checkpoint();
         assert!(filled.add(1, range(30, 34)));
@@ -85,6 +99,21 @@ mod tests {
         assert!(filled.acknowledged().is_empty());
         filled.checkpoint();
         assert_eq!(filled.acknowledged(), [(1, vec![range(31, 34)])]);
+    }
+
+    #[test]
+    fn what_is_refused_before_its_chunk_is_settled_fills_nothing_either() {
+        let mut filled = Filled::default();
+        filled.refused(1, 12);
+        assert!(filled.add(1, range(10, 14)) && filled.add(2, range(10, 14)));
+        filled.chunk_done();
+        // It comes once more, and is taken this time.
+        assert!(filled.add(1, range(12, 12)));
+        filled.refused(2, 10);
+        filled.checkpoint();
+        let mut closed = filled.acknowledged();
+        closed.sort_by_key(|(slot, _)| *slot);
+        assert_eq!(closed, [(1, vec![range(10, 14)]), (2, vec![range(11, 14)])]);
     }
 
     #[test]

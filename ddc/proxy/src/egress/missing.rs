@@ -231,6 +231,27 @@ impl MissingReport {
         self.told(&mut disk, done);
     }
 
+    /// At most so many changes behind this one, in order: of each gap its latest.
+    pub(crate) fn changes_after(&self, seq: u64, most: usize) -> Vec<Entry> {
+        lock(&self.book).after(seq).take(most).cloned().collect()
+    }
+
+    /// How many gaps have changed since this change.
+    pub(crate) fn waiting(&self, seq: u64) -> usize {
+        lock(&self.book).after(seq).count()
+    }
+
+    /// Everything up to this change is in the topic of `[missing_records]`.
+    pub(crate) fn published(&self, seq: u64) {
+        let mut disk = lock(&self.disk);
+        if let Some(journal) = &mut disk.journal {
+            let done = journal.published(seq);
+            if !journal.is_broken() {
+                self.told(&mut disk, done);
+            }
+        }
+    }
+
     /// The book was changed before it came here: writes all of it to the journal.
     pub(crate) fn write_anew(&self) {
         if let Some(journal) = &mut lock(&self.disk).journal {

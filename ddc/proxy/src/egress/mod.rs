@@ -18,6 +18,7 @@
 //! | `datagrams` | the way out over UDP                                                      |
 //! | `outlet`    | the way out into Kafka: hands records over and keeps their batches until they are acknowledged     |
 //! | `again`     | hands over again what came back                                           |
+//! | `publish` | what becomes of gaps, to the topic of `[missing_records]`                    |
 //! | `store`     | what survives a restart                                                   |
 //! | [`missing`] | reports of what is missing, and of what has come after all                |
 //! | `filled`  | holes that were filled, until that is acknowledged                          |
@@ -37,6 +38,7 @@ mod filled;
 pub mod missing;
 mod outlet;
 mod partitions;
+mod publish;
 mod queue;
 mod receive;
 mod refused;
@@ -78,6 +80,7 @@ use datagrams::DatagramOutlet;
 use deliver::SinkThread;
 use missing::MissingReport;
 use outlet::{Outlet, OutletParts};
+use publish::PublisherParts;
 use receive::ReceiveThread;
 use shared::{Shared, lock};
 use store::{Former, Store};
@@ -119,6 +122,7 @@ pub struct Egress {
     view: View,
     receive: JoinHandle<()>,
     sink: JoinHandle<bool>,
+    publisher: Option<JoinHandle<()>>,
 }
 
 /// Opens the state directory and the socket, makes the producer (which connects in the background), and starts the
@@ -136,7 +140,8 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
     let receiver = Receiver::new(receiver_config(&config), Instant::now(), &former.sessions);
     let (shared, control) = (Arc::new(Shared::default()), Arc::new(Control::default()));
     *lock(&shared.stored) = receiver.stored();
-    let (report, ahead) = report(&config, &metrics, &former).with_context(|| format!("link {link}"))?;
+    let Gaps { report, ahead, published } =
+        gaps(&config, &metrics, &former).with_context(|| format!("link {link}"))?;
     let (queue_in, queue_out) = queue::queue(config.buffer.bytes());
     let (recycle, recycled) = crossbeam_channel::bounded(RECYCLED);
     let reporter = Reporter::new(link.as_str(), "sink");
@@ -183,11 +188,26 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
         metrics: Arc::clone(&metrics),
         tick: receive_tick,
     };
+    let publisher = match &config.missing_records {
+        Some(settings) => {
+            let parts = PublisherParts {
+                config: &config,
+                settings,
+                report: report.clone(),
+                published,
+                metrics: Arc::clone(&metrics),
+                control: Arc::clone(&control),
+                shared: Arc::clone(&shared),
+            };
+            Some(publish::start(parts).with_context(|| format!("link {link}: [missing_records]"))?)
+        }
+        None => None,
+    };
     let view = View::new(&config, local, &shared, &control, &metrics, options, report, reporter, maintenance);
     let sink = thread::Builder::new().name(format!("ddc-sink-{link}")).spawn(sink)?;
     let receive = thread::Builder::new().name(format!("ddc-rx-{link}")).spawn(move || receive.run())?;
     tracing::info!(link, listen = %local, "egress started");
-    Ok(Egress { config, shared, control, metrics, view, receive, sink })
+    Ok(Egress { config, shared, control, metrics, view, receive, sink, publisher })
 }
 
 impl Egress {
@@ -201,8 +221,11 @@ impl Egress {
         self.stop();
         let received = self.receive.join();
         let drained = self.sink.join();
+        // Should that thread have panicked, the publisher would wait for it.
+        self.shared.sink_done.store(true, Relaxed);
+        let published = self.publisher.map_or(Ok(()), JoinHandle::join);
         Summary {
-            sound: received.is_ok() && drained.is_ok(),
+            sound: received.is_ok() && drained.is_ok() && published.is_ok(),
             drained: drained.unwrap_or(false),
             records_delivered: self.metrics.records_delivered.value(),
             records_missing: self.metrics.records_missing.total(),
@@ -248,15 +271,24 @@ impl Egress {
     }
 }
 
-/// Takes up the gap journal of a former life and makes it agree with that life's positions. Also returns, by partition, up to
-/// where gaps lie that the positions have not come to.
-fn report(
+/// What is known of gaps at the start.
+struct Gaps {
+    report: MissingReport,
+    /// By partition, up to where gaps lie that the positions have not come to.
+    ahead: HashMap<PartitionKey, i64>,
+    /// The last change that is in the topic of `[missing_records]`.
+    published: u64,
+}
+
+/// Takes up the gap journal of a former life and makes it agree with that life's positions.
+fn gaps(
     config: &EgressConfig,
     metrics: &Arc<LinkMetrics<EgressMetrics>>,
     former: &Former,
-) -> anyhow::Result<(MissingReport, HashMap<PartitionKey, i64>)> {
+) -> anyhow::Result<Gaps> {
     if matches!(config.seal, Seal::None) {
-        return Ok((MissingReport::in_memory(Arc::clone(metrics)), HashMap::new()));
+        let report = MissingReport::in_memory(Arc::clone(metrics));
+        return Ok(Gaps { report, ahead: HashMap::new(), published: 0 });
     }
     let link = metrics.link();
     let (journal, found) = Journal::open(&config.link.state_dir, link)?;
@@ -286,7 +318,7 @@ fn report(
     if changed > 0 {
         report.write_anew();
     }
-    Ok((report, ahead))
+    Ok(Gaps { report, ahead, published: found.published })
 }
 
 fn open_socket(

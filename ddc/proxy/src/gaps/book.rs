@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use ddc_link::receiver::{OffsetRange, PartitionKey, Positions};
 use ddc_telemetry::reasons::MissingReason;
 use ddc_wire::Session;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Gap, GapId, GapState, MAX_RANGES, Timestamp, is_name, ranges};
@@ -28,7 +29,7 @@ const GAP_COST: usize = 4;
 const MAKE_ROOM: usize = MAX_COST / 50;
 
 /// What has happened to a gap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GapEvent {
     /// It was found, or found again: something of it is open that was not.

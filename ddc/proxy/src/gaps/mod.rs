@@ -9,6 +9,7 @@
 //! | `csv`  | the same as CSV                                            |
 //! | `book` | [`GapBook`]: all gaps of a link and what becomes of them    |
 //! | [`journal`] | the book on disk                                      |
+//! | `record` | [`GapRecord`]: a change of a gap, for a topic               |
 //! | `id`   | [`GapId`]: the stable name of a gap                        |
 //! | `time` | [`Timestamp`]: a moment as RFC 3339                        |
 //!
@@ -22,6 +23,7 @@ mod file;
 mod id;
 pub mod journal;
 pub(crate) mod ranges;
+mod record;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -30,12 +32,14 @@ mod time;
 use ddc_link::receiver::{MAX_HOLES, OffsetRange, PartitionKey};
 use ddc_telemetry::reasons::MissingReason;
 use ddc_wire::{Session, TopicId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use book::{Counts, Entry, Finding, GapBook, GapEvent, MAX_COST};
 pub use file::{FORMAT, GapFile, GapFileError, KIND, MAX_FILE_BYTES, MAX_GAPS};
 pub use id::GapId;
+pub use record::GapRecord;
 pub use time::Timestamp;
 
 /// Ranges of one gap that are still missing, and as many that were given up: as many as the egress remembers holes.
@@ -90,7 +94,7 @@ pub struct Gap {
 }
 
 /// What has become of a gap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GapState {
     /// Something of it is missing, and is taken when it comes.
