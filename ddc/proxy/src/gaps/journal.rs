@@ -244,8 +244,11 @@ impl Journal {
         let (path, beside) = (self.directory.join(FILE), self.directory.join(NEW));
         let mut file =
             OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
+        if let Err(error) = file.write_all(&text).and_then(|()| file.sync_all()) {
+            // On a full disk half a file only takes room.
+            let _ = std::fs::remove_file(&beside);
+            return Err(error);
+        }
         drop(file);
         let file = OpenOptions::new().read(true).append(true).open(&beside)?;
         std::fs::rename(&beside, &path)?;
@@ -266,10 +269,10 @@ impl Journal {
                 Ok(())
             }
             Err(error) => {
-                // A part of it may be there: it goes, or else the file is not appended to any more.
-                if file.set_len(self.bytes).is_err() {
-                    self.file = None;
-                }
+                // A part of it may be there, which a reader takes for a torn end. What is not there must not be forgotten:
+                // before anything else the file is written anew.
+                let _ = file.set_len(self.bytes);
+                self.file = None;
                 Err(error)
             }
         }
