@@ -155,6 +155,12 @@ fn named_and_closed(pair: &Pair) {
             assert_eq!(&record[name], value, "{name}");
         }
     }
+    // Before that a restart would name the last second once more, with reason `restart`.
+    let positions = file.with_file_name("egress-state").join("positions.json");
+    until_true("positions are stored", LIMIT, || {
+        let stored = std::fs::read_to_string(&positions).unwrap_or_default();
+        stored.matches("\"next\":175").count() == 2
+    });
     // kill -9: the journal is as it was.
     egress.kill();
     assert_eq!(exported(&file, &[]), open);
