@@ -34,6 +34,7 @@ enum Command {
     Keygen(commands::keygen::Arguments),
     Ready(commands::ready::Arguments),
     Top(commands::top::Arguments),
+    Gaps(commands::gaps::Arguments),
     Completions(commands::completions::Arguments),
     Version(commands::version::Arguments),
 }
@@ -47,6 +48,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Config(arguments) => commands::config::run(&arguments),
         Command::Keygen(arguments) => commands::keygen::run(&arguments),
         Command::Ready(arguments) => commands::ready::run(&arguments),
+        Command::Gaps(arguments) => commands::gaps::run(&arguments),
         Command::Top(arguments) => commands::top::run(&arguments),
         Command::Completions(arguments) => commands::completions::run(&arguments),
         Command::Version(arguments) => commands::version::run(&arguments),

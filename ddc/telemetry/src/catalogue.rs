@@ -322,6 +322,14 @@ metrics! {
         records_late: Counter, unit = Records;
         /// Records that were sent and will not be delivered, by reason; the log names topic, partition and offsets.
         records_missing: Counters<MissingReason>, unit = Records;
+        /// Gaps of which something is still missing and is taken when it comes; `ddc gaps list` names them.
+        gaps_open: Gauge, unit = Events;
+        /// Records about gaps that the topic of `[missing_records]` has acknowledged.
+        gap_records_published: Counter, unit = Records;
+        /// Errors of `[missing_records]`, by reason; what was not written is written later.
+        gap_record_errors: Counters<KafkaErrorReason>, unit = Events;
+        /// Gaps whose latest change is not in the topic of `[missing_records]` yet.
+        gap_records_waiting: Gauge, unit = Events;
         /// Errors of the sink, by reason.
         sink_errors: Counters<KafkaErrorReason>, unit = Events;
         /// Times the sink tried records again.

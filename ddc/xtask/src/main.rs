@@ -16,6 +16,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use ddc_proxy::config::{Side, configuration_page, schema};
+use ddc_proxy::gaps::GapRecord;
+use serde_json::Value;
 
 /// Generators and drift checks of this repository.
 #[derive(Parser)]
@@ -63,6 +65,7 @@ fn generated() -> anyhow::Result<Vec<Generated>> {
         file(DOCS, "docs/configuration.md", page(NOTICE, configuration_page())),
         file(DOCS, "docs/ingress.schema.json", json(Side::Ingress)),
         file(DOCS, "docs/egress.schema.json", json(Side::Egress)),
+        file(DOCS, "docs/missing-records.schema.json", with_notice(GapRecord::schema())),
         file(DOCS, "docs/metrics.md", page(NOTICE, metrics)),
         file(DASHBOARDS, "grafana/PANELS.md", page(NOTICE_DASHBOARDS, dashboards::page())),
     ];
@@ -75,7 +78,10 @@ fn generated() -> anyhow::Result<Vec<Generated>> {
 
 /// A JSON Schema with the notice where JSON Schema has a place for it.
 fn json(side: Side) -> String {
-    let mut schema = schema(side);
+    with_notice(schema(side))
+}
+
+fn with_notice(mut schema: Value) -> String {
     if let Some(root) = schema.as_object_mut() {
         root.insert("$comment".to_owned(), NOTICE.into());
     }

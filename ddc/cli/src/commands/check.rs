@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use ddc_proxy::config::{
-    self, ByteSize, Config, EgressConfig, IngressConfig, KafkaSink, KafkaSource, LinkKey, Loaded, Seal, Sink,
-    Source, Stream, TopicPattern, check_together, unused_together,
+    self, ByteSize, Config, EgressConfig, IngressConfig, KafkaSink, KafkaSource, LinkKey, Loaded,
+    MissingRecords, Seal, Sink, Source, Stream, TopicPattern, check_together, unused_together,
 };
 
 use super::preflight::{self, Preflight};
@@ -47,9 +47,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     wrong.extend(check_together(&right));
     for loaded in &right {
         // Finds what only librdkafka's own start finds, such as a certificate that does not fit its key.
-        let tried = loaded.config.kafka().map(|(client, role)| client.try_out(&role));
-        if let Some(Err(errors)) = tried {
-            wrong.extend(errors.iter().map(|error| format!("{}: {error}", loaded.file.display())));
+        for (table, client, role) in loaded.config.clients() {
+            if let Err(errors) = client.try_out(&role) {
+                let file = loaded.file.display();
+                wrong.extend(errors.iter().map(|error| format!("{file}: [{table}]: {error}")));
+            }
         }
     }
     let mut pages: Vec<String> = right.iter().map(page).collect();
@@ -193,6 +195,16 @@ fn egress(page: &mut Page, config: &EgressConfig) {
             streams(page, "writes", "UDP to", &sink.streams);
             page.row("", format!("late datagrams: {}", sink.late));
         }
+    }
+    if let Some(MissingRecords { client, topic }) = &config.missing_records {
+        let brokers = client.brokers.join(", ");
+        page.row(
+            "missing",
+            format!(
+                "what becomes of gaps goes to topic {topic} of Kafka {brokers} ({})",
+                client.protocol.name()
+            ),
+        );
     }
 }
 

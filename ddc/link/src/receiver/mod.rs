@@ -46,7 +46,7 @@ pub use join::ReleasedBatch;
 pub use loss::{DECIDE_AFTER, DECIDE_BEHIND};
 pub use open::{DERIVATION_BURST, DERIVATIONS_PER_SECOND};
 pub use order::{GiveUpCause, OVERTAKEN_PACKETS};
-pub use position::{MAX_HOLES, Position};
+pub use position::{MAX_HOLES, Position, Settled};
 pub use positions::{LedgerVerdict, MAX_PARTITIONS, PartitionKey, Positions, Visit};
 pub use replay::WINDOW as REPLAY_WINDOW;
 pub use session::{

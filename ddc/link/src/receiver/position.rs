@@ -98,22 +98,25 @@ impl Position {
     }
 
     /// Everything of `base..end` was read by the sender and is here: its holes close, `next` goes to its end.
-    pub(super) fn settle(&mut self, base: i64, end: i64) -> Option<OffsetRange> {
+    pub(super) fn settle(&mut self, base: i64, end: i64) -> Settled {
         self.next = self.next.max(end);
         if end <= base {
             // Nothing was read: a hole around `base` must not be cut in two.
-            return None;
+            return Settled::default();
         }
         let from = self.holes.partition_point(|hole| hole.last < base);
         let to = self.holes.partition_point(|hole| hole.first < end);
         if from >= to {
-            return None;
+            return Settled::default();
         }
+        let within =
+            |hole: &OffsetRange| OffsetRange { first: hole.first.max(base), last: hole.last.min(end - 1) };
+        let filled = self.holes[from..to].iter().map(within).collect();
         let below = OffsetRange { last: base.saturating_sub(1), ..self.holes[from] };
         let above = OffsetRange { first: end, ..self.holes[to - 1] };
         let rest = [below, above].into_iter().filter(|rest| rest.first <= rest.last);
         self.holes.splice(from..to, rest);
-        self.bound_holes()
+        Settled { filled, forgotten: self.bound_holes() }
     }
 
     pub(super) fn add_hole(&mut self, range: OffsetRange) -> Option<OffsetRange> {
@@ -131,4 +134,13 @@ impl Position {
     fn bound_holes(&mut self) -> Option<OffsetRange> {
         (self.holes.len() > MAX_HOLES).then(|| self.holes.remove(0))
     }
+}
+
+/// What became of holes when a chunk was settled.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settled {
+    /// What was missing and is no longer: ascending parts of holes.
+    pub filled: Vec<OffsetRange>,
+    /// A hole that no longer fits the table (one hole cut in two may be one too many): it stays missing for good.
+    pub forgotten: Option<OffsetRange>,
 }

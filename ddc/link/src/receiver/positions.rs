@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ddc_wire::{ChunkHeader, ChunkKind, Epoch, LedgerEntry, TopicId};
 
 use super::gaps::{self, Claim, Disposition, Life, Missing, MissingReason, OffsetRange};
-use super::position::Position;
+use super::position::{Position, Settled};
 
 /// Most partitions in the table; the one not touched longest makes way.
 pub const MAX_PARTITIONS: usize = 65_536;
@@ -87,10 +87,9 @@ impl Visit<'_> {
         gaps::disposition(self.kind, offset, self.position.as_deref())
     }
 
-    /// Settles the chunk: its records, and its offsets without records. Returns a hole that no longer fits the table
-    /// (one hole cut in two may be one too many).
-    pub fn finish(self) -> Option<OffsetRange> {
-        let position = self.position?;
+    /// Settles the chunk: its records, and its offsets without records.
+    pub fn finish(self) -> Settled {
+        let Some(position) = self.position else { return Settled::default() };
         // A replay stands outside of the chain: it closes holes and moves nothing.
         let end = if self.kind == ChunkKind::Live { self.end } else { self.end.min(position.next) };
         if self.kind == ChunkKind::Live && end >= position.next {

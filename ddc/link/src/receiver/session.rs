@@ -71,9 +71,10 @@ impl Serialize for StoredSession {
 impl<'de> Deserialize<'de> for StoredSession {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let form = StoredForm::deserialize(deserializer)?;
-        let session = form.session.parse::<SessionId>().map_err(|_| {
-            serde::de::Error::custom(format!("session `{}` is not 24 hexadecimal digits", form.session))
-        })?;
+        let session = form
+            .session
+            .parse()
+            .map_err(|error| serde::de::Error::custom(format!("session `{}`: {error}", form.session)))?;
         if form.next_block >= MAX_BLOCK {
             return Err(serde::de::Error::custom(format!("block {} is out of range", form.next_block)));
         }

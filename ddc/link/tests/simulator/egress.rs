@@ -180,8 +180,8 @@ fn deliver(
         *deliveries += 1;
         known.entry(partition).or_default().delivered.insert(record.offset);
     }
-    let forgotten = visit.finish();
-    assert!(forgotten.is_none(), "no scenario has so many holes");
+    let settled = visit.finish();
+    assert!(settled.forgotten.is_none(), "no scenario has so many holes");
 }
 
 fn report(

@@ -244,7 +244,7 @@ impl Egress {
             let written = Written { partition: chunk.partition, offset, late, by: self.number };
             broker.produce_data(handle, written)?;
         }
-        assert_eq!(visit.finish(), None, "so many holes");
+        assert_eq!(visit.finish().forgotten, None, "so many holes");
         Ok(())
     }
 

@@ -203,11 +203,16 @@ pub(crate) fn link(
         interface: raw.interface.clone(),
         // In range: the schema says 576 to 9216.
         mtu: Mtu(u16::try_from(raw.mtu).unwrap_or(u16::MAX)),
-        state_dir: match &raw.state_dir {
-            Some(path) => checker.place("link", "state_dir", path),
-            None => PathBuf::from(format!("/var/lib/ddc/{}", raw.name)),
-        },
+        state_dir: state_dir(&raw.name, raw.state_dir.as_ref(), checker),
         socket_buffer: raw.socket_buffer,
+    }
+}
+
+/// Where a link's state lies.
+pub(crate) fn state_dir(name: &LinkName, written: Option<&FilePath>, checker: &mut Checker<'_>) -> PathBuf {
+    match written {
+        Some(path) => checker.place("link", "state_dir", path),
+        None => PathBuf::from(format!("/var/lib/ddc/{name}")),
     }
 }
 

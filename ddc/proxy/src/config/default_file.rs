@@ -28,12 +28,12 @@ pub fn default_file(side: Side) -> String {
         "Keys without # must be set: their values here are examples. Keys behind # show their default, or an example \
          where the text says what holds without them. Relative paths start at this file's directory.",
     );
-    tables(&mut out, root, &[], side);
+    tables(&mut out, root, &[], "", side);
     out
 }
 
-/// Writes the tables inside `table`, each followed by its own.
-fn tables(out: &mut String, table: &Map<String, Value>, path: &[&str], side: Side) {
+/// Writes the tables inside `table`, each followed by its own; behind `#` when `table` is.
+fn tables(out: &mut String, table: &Map<String, Value>, path: &[&str], outer_off: &str, side: Side) {
     for key in Key::all(table) {
         let inner: Vec<&str> = path.iter().copied().chain([key.name]).collect();
         let header = inner.join(".");
@@ -45,12 +45,12 @@ fn tables(out: &mut String, table: &Map<String, Value>, path: &[&str], side: Sid
             put(out, format_args!("{off}[[{header}]]\n"));
             keys(out, entry, off, side);
         } else if key.is_table() {
-            let off = if is_optional(&key) { "#" } else { "" };
+            let off = if is_optional(&key) { "#" } else { outer_off };
             out.push('\n');
             comment(out, key.description());
             put(out, format_args!("{off}[{header}]\n"));
             keys(out, key.schema, off, side);
-            tables(out, key.schema, &inner, side);
+            tables(out, key.schema, &inner, off, side);
         } else if key.is_free_table() {
             out.push('\n');
             comment(out, key.description());
@@ -68,9 +68,9 @@ fn tables(out: &mut String, table: &Map<String, Value>, path: &[&str], side: Sid
     }
 }
 
-/// A table that is not there by default and changes what the program does when it is: `[….sasl]`, `[….tls]`, `[….udp]`.
+/// A table that is not there by default and changes what the program does when it is.
 fn is_optional(key: &Key<'_>) -> bool {
-    matches!(key.name, "sasl" | "tls" | "udp")
+    matches!(key.name, "sasl" | "tls" | "udp" | "missing_records")
 }
 
 fn keys(out: &mut String, table: &Map<String, Value>, off: &str, side: Side) {

@@ -12,7 +12,7 @@ use super::common::{
     keys, link, record_size,
 };
 use super::kafka::client;
-use super::raw::{LateRecords, PartitionMode, RawEgress, RawKafkaSink, RawRenameRegex};
+use super::raw::{LateRecords, PartitionMode, RawEgress, RawKafkaSink, RawMissingRecords, RawRenameRegex};
 use super::telemetry::{Telemetry, telemetry};
 use super::udp::{UdpSink, udp_sink};
 use super::units::{ByteSize, Span};
@@ -35,6 +35,8 @@ pub struct EgressConfig {
     pub buffer: ByteSize,
     /// Where records go.
     pub sink: Sink,
+    /// The topic that gets what becomes of gaps.
+    pub missing_records: Option<MissingRecords>,
     /// The admin listener.
     pub admin: Admin,
     /// The log.
@@ -88,6 +90,31 @@ pub struct KafkaSink {
     pub drain_timeout: Duration,
 }
 
+/// A topic that gets what becomes of gaps, in a cluster of its own.
+#[derive(Debug, Clone)]
+pub struct MissingRecords {
+    /// How the cluster is reached.
+    pub client: ClientSettings,
+    /// The topic.
+    pub topic: TopicName,
+}
+
+impl MissingRecords {
+    /// How its producer is set up.
+    pub fn role() -> Role {
+        Role::Sink(SinkSettings {
+            max_record_bytes: LARGEST_EVENT.bytes(),
+            queue_bytes: EVENT_QUEUE.bytes(),
+            linger: PRODUCE_LINGER,
+        })
+    }
+}
+
+/// More than a gap with all its ranges takes as JSON.
+const LARGEST_EVENT: ByteSize = ByteSize::mib(1);
+/// What may be on its way to `[missing_records]`.
+const EVENT_QUEUE: ByteSize = ByteSize::mib(4);
+
 /// One pattern that renames topics.
 #[derive(Debug, Clone)]
 pub struct RenameRegex {
@@ -115,6 +142,14 @@ impl EgressConfig {
         }
     }
 
+    /// Every Kafka client of this link: the table that it is written in, its settings, what it is for.
+    pub fn clients(&self) -> Vec<(&'static str, &ClientSettings, Role)> {
+        let sink = self.kafka().map(|(client, role)| ("sink.kafka", client, role));
+        let missing = self.missing_records.as_ref();
+        let missing = missing.map(|missing| ("missing_records", &missing.client, MissingRecords::role()));
+        sink.into_iter().chain(missing).collect()
+    }
+
     /// How long a stop waits for the destination.
     pub fn drain_timeout(&self) -> Duration {
         match &self.sink {
@@ -134,13 +169,17 @@ impl EgressConfig {
         if matches!(self.sink, Sink::Kafka(_)) {
             items.push(MemoryItem { purpose: "with Kafka, not acknowledged", size: PRODUCE_QUEUE });
         }
+        if self.missing_records.is_some() {
+            items.push(MemoryItem { purpose: "with Kafka for [missing_records]", size: EVENT_QUEUE });
+        }
         items.push(MemoryItem { purpose: "3 × the largest record", size: records });
         items
     }
 }
 
 pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<EgressConfig>> {
-    let RawEgress { link: raw_link, sink, admin: raw_admin, log, telemetry: raw_telemetry } = raw;
+    let RawEgress { link: raw_link, sink, missing_records, admin: raw_admin, log, telemetry: raw_telemetry } =
+        raw;
     let listen = raw_link.listen.0;
     let settings = link(&raw_link.common, checker, listen.ip(), "listen");
     let multicast_group = raw_link.multicast_group.map(|group| group.0);
@@ -195,6 +234,11 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
         _ => None,
     };
 
+    let missing_records = missing_records.map(|RawMissingRecords { client: raw, topic }| MissingRecords {
+        client: client(raw, &raw_link.common.name, &MissingRecords::role(), &["missing_records"], checker),
+        topic,
+    });
+
     Some(Box::new(EgressConfig {
         link: settings,
         listen,
@@ -207,6 +251,7 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
         },
         buffer,
         sink: sink?,
+        missing_records,
         admin,
         log: log.into(),
         telemetry,
@@ -251,7 +296,7 @@ fn kafka_sink(
         })
         .collect();
     let replication_factor = u16::try_from(raw.replication_factor).ok();
-    let client = client(raw.client, link, &role(max_record_bytes), ["sink", "kafka"], checker);
+    let client = client(raw.client, link, &role(max_record_bytes), &["sink", "kafka"], checker);
     KafkaSink {
         client,
         topic_prefix: raw.topic_prefix,

@@ -357,7 +357,7 @@ fn kafka_source(
     }
     let role = role(&group, max_record_bytes);
     KafkaSource {
-        client: client(raw.client, link, &role, ["source", "kafka"], checker),
+        client: client(raw.client, link, &role, &["source", "kafka"], checker),
         group,
         topics: raw.topics,
         start_at: raw.start_at,

@@ -23,12 +23,12 @@ const SECRET_SETTINGS: [&str; 5] = [
     "sasl.oauthbearer.assertion.private.key.passphrase",
 ];
 
-/// Checks the table `source.kafka` or `sink.kafka` as far as it concerns the client; all mistakes are reported.
+/// Checks the table `source.kafka`, `sink.kafka` or `missing_records` as far as it concerns the client; all mistakes are reported.
 pub(crate) fn client(
     raw: RawKafkaClient,
     link: &LinkName,
     role: &Role,
-    table: [&'static str; 2],
+    table: &'static [&'static str],
     checker: &mut Checker<'_>,
 ) -> ClientSettings {
     let place = Place { table };
@@ -41,7 +41,7 @@ pub(crate) fn client(
     if let Some(sasl) = sasl {
         if sasl.mechanism == SaslMechanism::Plain && protocol == SecurityProtocol::SaslPlaintext {
             checker.notice(
-                &[table[0], table[1], "security", "protocol"],
+                &[table, &["security", "protocol"]].concat(),
                 "PLAIN over sasl_plaintext sends the password readable over the network; use sasl_ssl or SCRAM-SHA-512",
             );
         }
@@ -82,10 +82,10 @@ impl From<SaslMechanism> for settings::SaslMechanism {
     }
 }
 
-/// The table that holds the client's keys: `source.kafka` or `sink.kafka`.
+/// The table that holds the client's keys, such as `sink.kafka`.
 #[derive(Clone, Copy)]
 struct Place {
-    table: [&'static str; 2],
+    table: &'static [&'static str],
 }
 
 impl Place {

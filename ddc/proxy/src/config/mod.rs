@@ -33,11 +33,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ddc_kafka::settings::{ClientSettings, Role};
+use ddc_wire::LinkId;
 
 pub use common::{Admin, LinkKey, LinkSettings, Log, MemoryItem, Mtu, Seal};
 pub use default_file::default_file;
 pub use document::configuration_page;
-pub use egress::{EgressConfig, KafkaSink, Receive, RenameRegex, Sink};
+pub use egress::{EgressConfig, KafkaSink, MissingRecords, Receive, RenameRegex, Sink};
 pub use ingress::{Fec, IngressConfig, KafkaSource, Pack, Source};
 pub use problem::{ConfigError, Remark};
 pub use raw::{
@@ -137,6 +138,43 @@ pub fn load_admin(file: &Path) -> Result<Admin, ConfigError> {
     let admin = common::admin(&raw.admin, side, raw.link.id, &mut checker);
     let (problems, _) = checker.finish();
     if problems.is_empty() { Ok(admin) } else { Err(failed(problems)) }
+}
+
+/// Whose state lies where: for commands that read what a link has written, and need neither its keys nor its passwords.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The side that the file is of.
+    pub side: Side,
+    /// The link's name.
+    pub link: LinkName,
+    /// Its number.
+    pub link_id: LinkId,
+    /// `[telemetry] site`.
+    pub site: Option<SiteName>,
+    /// The state directory; it need not be there.
+    pub state_dir: PathBuf,
+    /// Whether the link is sealed; what is not sealed writes down nothing of what it received.
+    pub sealed: bool,
+}
+
+/// Only the [`Place`] that a file speaks of; the rest of the file has been checked at the start.
+pub fn load_place(file: &Path) -> Result<Place, ConfigError> {
+    let text = read(file)?;
+    let failed = |problems| ConfigError { file: file.to_owned(), problems };
+    let document = walk::Document::parse(&text).map_err(failed)?;
+    let Some(side) = side_of(&document) else {
+        return Err(ConfigError::of_file(file, NO_SIDE));
+    };
+    let raw: raw::RawPlaceOnly = document.deserialize().map_err(|remark| failed(vec![remark]))?;
+    let raw::RawPlaceLink { name, id, state_dir, seal } = raw.link;
+    let mut checker = common::Checker::new(file, &document, &process_environment);
+    let state_dir = common::state_dir(&name, state_dir.as_ref(), &mut checker);
+    let (problems, _) = checker.finish();
+    if !problems.is_empty() {
+        return Err(failed(problems));
+    }
+    let sealed = seal != SealMode::None;
+    Ok(Place { side, link: name, link_id: LinkId(id), site: raw.telemetry.site, state_dir, sealed })
 }
 
 fn process_environment(name: &str) -> Option<String> {
@@ -304,6 +342,16 @@ impl Config {
         match self {
             Self::Ingress(config) => config.kafka(),
             Self::Egress(config) => config.kafka(),
+        }
+    }
+
+    /// Every Kafka client of the link: the table that it is written in, its settings, what it is for.
+    pub fn clients(&self) -> Vec<(&'static str, &ClientSettings, Role)> {
+        match self {
+            Self::Ingress(config) => {
+                config.kafka().map(|(client, role)| ("source.kafka", client, role)).into_iter().collect()
+            }
+            Self::Egress(config) => config.clients(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
+mod missing_records;
 mod mounted;
 mod together;
 

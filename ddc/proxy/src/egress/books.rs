@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender as ChannelSender;
-use ddc_link::receiver::Positions;
+use ddc_link::receiver::{OffsetRange, Positions};
 use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::notify::Tick;
 use ddc_telemetry::process::thread_cpu;
@@ -13,9 +13,11 @@ use ddc_telemetry::reasons::Thread;
 use ddc_telemetry::{EgressMetrics, LinkMetrics};
 
 use super::control::Control;
-use super::missing::{MissingReport, RefusedRuns, SourcePartition};
+use super::filled::Filled;
+use super::missing::{MissingReport, SourcePartition};
 use super::partitions::Partitions;
 use super::queue::Item;
+use super::refused::RefusedRuns;
 use super::shared::{Shared, lock};
 use super::store::Store;
 use crate::state::StateError;
@@ -45,6 +47,7 @@ pub(crate) struct Books {
     refused: RefusedRuns,
     /// Refused for ever and not yet fetched by [`Self::take_refusals`]; bounded by what is in flight.
     refusals: Vec<(u32, i64)>,
+    filled: Filled,
     pub(crate) limit: RateLimit<&'static str>,
     pub(crate) control: Arc<Control>,
     pub(crate) tick: Tick,
@@ -62,6 +65,7 @@ impl Books {
             report: parts.report,
             refused: RefusedRuns::default(),
             refusals: Vec::new(),
+            filled: Filled::default(),
             limit: RateLimit::new(LOG_EVERY),
             control: parts.control,
             tick: parts.tick,
@@ -82,6 +86,7 @@ impl Books {
     /// As [`Self::refuse`], for a destination to which nothing is ever given again: the positions need not know.
     /// `false`: the partition has no number.
     pub(crate) fn report_refused(&mut self, slot: u32, offset: i64, why: impl FnOnce() -> String) -> bool {
+        self.filled.refused(slot, offset);
         let Some(partition) = self.partitions.name(slot) else { return false };
         self.refused.push(slot, partition, offset, why, &self.report);
         true
@@ -115,10 +120,46 @@ impl Books {
         }
     }
 
-    /// Writes positions that are acknowledged.
-    pub(crate) fn store_positions(&mut self, positions: &Positions) {
+    /// What is handed over fills a hole, or a part of one.
+    pub(crate) fn fills(&mut self, slot: u32, range: OffsetRange) {
+        if !self.filled.add(slot, range) {
+            self.close(slot, &[range]);
+        }
+    }
+
+    /// The chunk at hand is settled.
+    pub(crate) fn chunk_done(&mut self) {
+        self.filled.chunk_done();
+    }
+
+    /// Copies of the positions as they are now are on their way to [`Self::acknowledged`].
+    pub(crate) fn checkpoint(&mut self) {
+        self.filled.checkpoint();
+    }
+
+    /// Everything that these positions say was handed over before the last [`Self::checkpoint`] is acknowledged.
+    pub(crate) fn acknowledged(&mut self, positions: &Positions) {
         let written = self.store.write_positions(positions);
         self.stored(written);
+        // After the positions: a crash between the two opens gaps again that are closed, never the other way round.
+        for (slot, ranges) in self.filled.acknowledged() {
+            self.close(slot, &ranges);
+        }
+    }
+
+    fn close(&self, slot: u32, ranges: &[OffsetRange]) {
+        if let Some(partition) = self.partitions.name(slot) {
+            self.report.close(partition, ranges);
+        }
+    }
+
+    /// Nothing is on its way: what was handed over is acknowledged, and the numbers of partitions are given anew.
+    pub(crate) fn begin_partitions_anew(&mut self) {
+        self.filled.checkpoint();
+        for (slot, ranges) in self.filled.acknowledged() {
+            self.close(slot, &ranges);
+        }
+        self.partitions = Partitions::default();
     }
 
     /// Writes the sessions, if they have changed and a second has passed.
@@ -128,13 +169,15 @@ impl Books {
         }
     }
 
-    /// Writes the sessions, if they have changed. Called once a second, it also tells what the thread has cost.
+    /// Writes the sessions, if they have changed. Called once a second, it also tells what the thread has cost, and has the gap
+    /// journal brought to the disk.
     pub(crate) fn store_sessions(&mut self) {
         self.stored_at = Instant::now();
         self.metrics.common.thread_cpu_seconds.set(Thread::Sink, thread_cpu());
         let sessions = lock(&self.shared.stored).clone();
         let written = self.store.write_sessions(sessions);
         self.stored(written);
+        self.report.sync();
     }
 
     fn stored(&mut self, written: Result<(), StateError>) {

@@ -106,7 +106,8 @@ impl Delivery for DatagramOutlet {
 
     fn checkpoint(&mut self, positions: Positions) {
         // Everything handed over is settled.
-        self.books.store_positions(&positions);
+        self.books.checkpoint();
+        self.books.acknowledged(&positions);
     }
 
     fn has_checkpoint(&self) -> bool {

@@ -11,20 +11,24 @@
 //! After a crash everything from the stored state on that the ingress does not send again is named, with reason
 //! `restart`, though the last second of it may have been delivered.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use ddc_link::receiver::{Disposition, Missing, OffsetRange, PartitionKey, Positions, Unpacker};
+use ddc_link::receiver::{Disposition, Missing, OffsetRange, PartitionKey, Positions, Settled, Unpacker};
 use ddc_telemetry::cells::Label;
 use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::reasons::MissingReason;
 use ddc_telemetry::{EgressMetrics, LinkMetrics};
-use ddc_wire::{Chunk, ChunkHeader, Chunks, Content, LedgerEntries, LedgerEntry, TopicId};
+use ddc_wire::{
+    Chunk, ChunkHeader, ChunkKind, Chunks, Content, LedgerEntries, LedgerEntry, Session, TopicId,
+};
 
 use super::books::Books;
 use super::control::{Control, GivenUp};
 use super::delivery::Delivery;
+use super::missing::{Range, SourcePartition};
 use super::queue::{Item, QueueOut, Taken};
 use super::shared::{Shared, lock};
 use crate::config::LateRecords;
@@ -41,6 +45,8 @@ pub(crate) struct SinkThread {
     pub(crate) queue: QueueOut,
     pub(crate) unpacker: Unpacker,
     pub(crate) former: Positions,
+    /// By partition: up to which offset the journal has open gaps that the positions have not come to.
+    pub(crate) ahead: HashMap<PartitionKey, i64>,
     pub(crate) late: LateRecords,
     pub(crate) shared: Arc<Shared>,
     pub(crate) control: Arc<Control>,
@@ -52,9 +58,11 @@ impl SinkThread {
     /// over. Returns whether everything was.
     pub(crate) fn run(self, outlet: impl Delivery) -> bool {
         let shared = Arc::clone(&self.shared);
-        let Self { queue, unpacker, former, late, shared: _, control, metrics } = self;
+        let Self { queue, unpacker, former, ahead, late, shared: _, control, metrics } = self;
         let judge = Judge {
             positions: former,
+            ahead,
+            session: None,
             outlet,
             metrics,
             late,
@@ -100,6 +108,7 @@ impl<D: Delivery> Running<D> {
         if item.dropped_before > 0 {
             self.judge.positions.note_buffer_full();
         }
+        self.judge.session = Some(item.batch.session);
         let raw = match self.unpacker.unpack(&item.batch) {
             Ok(raw) => raw,
             Err(error) => {
@@ -153,7 +162,8 @@ impl<D: Delivery> Running<D> {
         let link = self.judge.metrics.link().to_owned();
         let drained = ended.is_ok();
         if drained {
-            self.judge.outlet.books_mut().store_positions(&self.judge.positions);
+            self.judge.outlet.books_mut().checkpoint();
+            self.judge.outlet.books_mut().acknowledged(&self.judge.positions);
             tracing::info!(link, "everything received was acknowledged by the destination");
         } else {
             let destination = self.judge.outlet.last_error();
@@ -176,6 +186,10 @@ impl<D: Delivery> Running<D> {
 /// What is decided about chunks and ledger entries, and carried out.
 struct Judge<D> {
     positions: Positions,
+    /// See [`SinkThread::ahead`]; empty soon after the start.
+    ahead: HashMap<PartitionKey, i64>,
+    /// Of the batch at hand.
+    session: Option<Session>,
     outlet: D,
     metrics: Arc<LinkMetrics<EgressMetrics>>,
     late: LateRecords,
@@ -191,7 +205,7 @@ impl<D: Delivery> Judge<D> {
         let visit = self.positions.enter(header, chunk.record_count);
         self.changed = true;
         if let Some(missing) = &visit.missing {
-            report(self.outlet.books(), slot, missing);
+            report(self.outlet.books(), slot, missing, self.session);
         }
         note_limits(self.outlet.books(), slot, visit.forgotten, visit.evicted.as_deref());
         if visit.older_epoch {
@@ -225,12 +239,44 @@ impl<D: Delivery> Judge<D> {
                 Err(why) => self.outlet.refuse(slot, record.offset, || why.clone()),
             }
         }
-        let forgotten = visit.finish();
+        let Settled { filled, forgotten } = visit.finish();
         note_limits(self.outlet.books(), slot, forgotten, None);
+        self.fill(slot, &filled);
+        if !self.ahead.is_empty() && header.kind == ChunkKind::Live {
+            self.fill_ahead(slot, header.base(), header.end);
+        }
+        self.outlet.books_mut().chunk_done();
         self.metrics.records_received.add(u64::from(chunk.record_count));
         self.metrics.records_duplicate.add(duplicates);
         self.metrics.records_late.add(late_records);
         Ok(())
+    }
+
+    /// Holes were filled by what was handed over; or dropped, if that is what shall become of late records.
+    fn fill(&mut self, slot: u32, filled: &[OffsetRange]) {
+        for range in filled {
+            match (self.late, self.outlet.books().name(slot)) {
+                (LateRecords::Drop, Some(partition)) => {
+                    let why = "its records came late, and late = \"drop\"";
+                    self.outlet.books().report().give_up(&partition, *range, why);
+                }
+                _ => self.outlet.books_mut().fills(slot, *range),
+            }
+        }
+    }
+
+    /// A gap was reported shortly before a crash, and the positions stored were older: what the ingress sends again comes in
+    /// order, and yet closes it.
+    fn fill_ahead(&mut self, slot: u32, base: i64, end: i64) {
+        let books = self.outlet.books_mut();
+        let Some(key) = books.partitions.key(slot) else { return };
+        let Some(&up_to) = self.ahead.get(key) else { return };
+        if end >= up_to {
+            self.ahead.remove(key);
+        }
+        if base < end {
+            books.fills(slot, OffsetRange { first: base, last: end - 1 });
+        }
     }
 
     fn entry(&mut self, entry: &LedgerEntry<'_>) {
@@ -241,7 +287,7 @@ impl<D: Delivery> Judge<D> {
         }
         let Ok(slot) = self.slot(entry.stream, entry.topic, entry.topic_id, entry.partition) else { return };
         if let Some(missing) = &verdict.missing {
-            report(self.outlet.books(), slot, missing);
+            report(self.outlet.books(), slot, missing, self.session);
         }
         note_limits(self.outlet.books(), slot, verdict.forgotten, verdict.evicted.as_deref());
     }
@@ -257,7 +303,7 @@ impl<D: Delivery> Judge<D> {
                 self.outlet.service()?;
             }
             self.settle_refusals();
-            self.outlet.books_mut().partitions = super::partitions::Partitions::default();
+            self.outlet.books_mut().begin_partitions_anew();
         }
     }
 
@@ -284,24 +330,17 @@ impl<D: Delivery> Judge<D> {
     }
 }
 
-fn report(books: &Books, slot: u32, missing: &Missing) {
+fn report(books: &Books, slot: u32, missing: &Missing, session: Option<Session>) {
     let Some(partition) = books.name(slot) else { return };
     let reason = MissingReason::from_name(missing.reason.as_str()).unwrap_or(MissingReason::Lost);
-    let OffsetRange { first, last } = missing.range;
-    books.report().report(&partition, first, last, missing.records, reason, "");
+    let range = Range { offsets: missing.range, records: missing.records, reason, session };
+    books.report().report(&partition, range, "");
 }
 
 /// Tables are bounded; what no longer fits is said.
 fn note_limits(books: &Books, slot: u32, hole: Option<OffsetRange>, evicted: Option<&PartitionKey>) {
     if let (Some(hole), Some(partition)) = (hole, books.name(slot)) {
-        tracing::warn!(
-            link = books.report().link(),
-            topic = partition.topic,
-            partition = partition.partition,
-            first = hole.first,
-            last = hole.last,
-            "the partition has too many missing ranges to remember; records of this one are no longer taken if they come late"
-        );
+        books.report().give_up(&partition, hole, "the partition has more than 1024 missing ranges");
     }
     if let Some(evicted) = evicted {
         tracing::warn!(
@@ -310,6 +349,14 @@ fn note_limits(books: &Books, slot: u32, hole: Option<OffsetRange>, evicted: Opt
             partition = evicted.partition,
             "too many partitions to remember; this one was silent longest and is judged as if new when it comes again"
         );
+        let partition = SourcePartition {
+            stream: evicted.stream.clone(),
+            topic: evicted.topic.clone(),
+            topic_id: evicted.topic_id.to_string(),
+            partition: evicted.partition,
+        };
+        let all = OffsetRange { first: 0, last: i64::MAX - 1 };
+        books.report().give_up(&partition, all, "there are more than 65,536 partitions");
     }
 }
 

@@ -1,19 +1,31 @@
-//! What is missing, by name: to the log, the metric, and the list that `/status` shows.
+//! What is missing, by name: to the log, the metric, the gap journal, and the list that `/status` shows.
 //!
 //! Every missing range is logged; nothing here is rate-limited, because this is the promise "what is lost is named".
-//! Refused records that lie side by side become one range.
+//! What was missing and has come is said too. The journal ([`crate::gaps::journal`]) is written by the thread that
+//! reports; when it cannot be written, the book in memory goes on, and all of it is written once it can be.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use ddc_link::receiver::{OffsetRange, PartitionKey};
 use ddc_telemetry::cells::Label;
+use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::reasons::MissingReason;
 use ddc_telemetry::{EgressMetrics, LinkMetrics};
+use ddc_wire::Session;
 use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::shared::lock;
+use crate::gaps::journal::Journal;
+use crate::gaps::{Entry, Finding, Gap, GapBook, GapId, GapState, Timestamp};
 
 /// Ranges that `/status` shows.
 pub const KEPT: usize = 100;
+/// That the journal cannot be written is logged this often at most.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// A source partition, as reports name it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
@@ -28,7 +40,7 @@ pub struct SourcePartition {
     pub partition: i32,
 }
 
-/// Offsets that were sent and are not at the destination.
+/// Offsets that were sent and were not at the destination when they were reported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MissingRange {
     /// Whose offsets.
@@ -44,19 +56,60 @@ pub struct MissingRange {
     pub reason: &'static str,
     /// When it was found, in ms since 1970.
     pub found_at_millis: u64,
+    /// What has become of it: a [`GapState`]'s name.
+    pub state: &'static str,
+    /// How many of its offsets are still missing.
+    pub open_offsets: u64,
 }
 
-/// Where missing ranges are reported; clones share the list.
+/// What is reported as missing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Range {
+    pub(crate) offsets: OffsetRange,
+    /// Records among them; `None` when it cannot be known.
+    pub(crate) records: Option<u64>,
+    pub(crate) reason: MissingReason,
+    /// The session by which it was found out.
+    pub(crate) session: Option<Session>,
+}
+
+/// Where missing ranges are reported; clones share everything.
 #[derive(Debug, Clone)]
 pub struct MissingReport {
     metrics: Arc<LinkMetrics<EgressMetrics>>,
     list: Arc<Mutex<VecDeque<MissingRange>>>,
+    /// Never held while the disk is waited for.
+    book: Arc<Mutex<GapBook>>,
+    disk: Arc<Mutex<Disk>>,
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+#[derive(Debug)]
+struct Disk {
+    /// `None`: nothing is kept over a restart.
+    journal: Option<Journal>,
+    limit: RateLimit<()>,
 }
 
 impl MissingReport {
-    /// For the link of these metrics.
-    pub fn new(metrics: Arc<LinkMetrics<EgressMetrics>>) -> Self {
-        Self { metrics, list: Arc::default() }
+    /// For the link of these metrics, with what is known of a former life. Without a journal nothing outlives the
+    /// process.
+    pub fn new(metrics: Arc<LinkMetrics<EgressMetrics>>, book: GapBook, journal: Option<Journal>) -> Self {
+        let report = Self {
+            metrics,
+            list: Arc::default(),
+            book: Arc::new(Mutex::new(book)),
+            disk: Arc::new(Mutex::new(Disk { journal, limit: RateLimit::new(LOG_EVERY) })),
+            trouble: Arc::default(),
+        };
+        report.count();
+        report
+    }
+
+    /// Without a journal and with nothing known.
+    pub fn in_memory(metrics: Arc<LinkMetrics<EgressMetrics>>) -> Self {
+        let book = GapBook::new(metrics.link());
+        Self::new(metrics, book, None)
     }
 
     /// The link's name.
@@ -64,24 +117,38 @@ impl MissingReport {
         self.metrics.link()
     }
 
-    /// The last [`KEPT`] ranges, oldest first.
+    /// The last [`KEPT`] ranges that were reported, oldest first.
     pub fn last(&self) -> Vec<MissingRange> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let mut list: Vec<_> = lock(&self.list).iter().cloned().collect();
+        let book = lock(&self.book);
+        for range in &mut list {
+            let Some(key) = range.partition.key() else { continue };
+            let (state, open) = book.state(&key, OffsetRange { first: range.first, last: range.last });
+            (range.state, range.open_offsets) = (state.as_str(), open);
+        }
+        list
+    }
+
+    /// How many gaps there are, and how the journal is: for `/status`.
+    pub fn status(&self) -> Value {
+        let counts = lock(&self.book).counts();
+        json!({
+            "open": counts.open,
+            "given_up": counts.given_up,
+            "closed": counts.closed,
+            "open_offsets": counts.open_offsets,
+            "journal_trouble": *lock(&self.trouble),
+        })
     }
 
     /// Reports a range.
-    pub(crate) fn report(
-        &self,
-        partition: &SourcePartition,
-        first: i64,
-        last: i64,
-        records: Option<u64>,
-        reason: MissingReason,
-        detail: &str,
-    ) {
-        let link = self.metrics.link();
+    pub(crate) fn report(&self, partition: &SourcePartition, range: Range, detail: &str) {
+        let Range { offsets: OffsetRange { first, last }, records, reason, session } = range;
+        let now = Timestamp::now();
+        let key = partition.key();
+        let id = key.as_ref().map(|key| GapId::of(self.link(), key, range.offsets).to_string());
         tracing::error!(
-            link,
+            link = self.link(),
             stream = partition.stream,
             topic = partition.topic,
             topic_id = partition.topic_id,
@@ -90,90 +157,192 @@ impl MissingReport {
             last,
             records = records.map_or_else(|| "unknown".to_owned(), |records| records.to_string()),
             reason = reason.as_str(),
+            gap = id,
             detail,
             "records are missing"
         );
         // Without a count the width of the range is the most it can have held.
         let counted = records.unwrap_or_else(|| last.saturating_sub(first).saturating_add(1).max(0) as u64);
         self.metrics.records_missing.add(reason, counted);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        if list.len() >= KEPT {
-            list.pop_front();
-        }
-        list.push_back(MissingRange {
-            partition: partition.clone(),
-            first,
-            last,
-            records,
-            reason: reason.as_str(),
-            found_at_millis: now.as_millis() as u64,
-        });
-    }
-}
-
-/// Runs that are open at a time; when another one begins, all are reported.
-const MAX_OPEN_RUNS: usize = 64;
-
-/// Joins refused records that lie side by side into one range before it is reported, so that a destination that refuses
-/// everything is a few lines a second, not one per record.
-#[derive(Debug, Default)]
-pub(crate) struct RefusedRuns {
-    /// By the partition's number; at most [`MAX_OPEN_RUNS`].
-    open: BTreeMap<u32, Run>,
-}
-
-#[derive(Debug)]
-struct Run {
-    partition: Arc<SourcePartition>,
-    first: i64,
-    last: i64,
-    detail: String,
-}
-
-impl RefusedRuns {
-    /// One more refused record. `detail` says why, and is kept from the first of a run.
-    pub(crate) fn push(
-        &mut self,
-        slot: u32,
-        partition: &Arc<SourcePartition>,
-        offset: i64,
-        detail: impl FnOnce() -> String,
-        report: &MissingReport,
-    ) {
-        if let Some(run) = self.open.get_mut(&slot) {
-            if run.last + 1 == offset {
-                run.last = offset;
-                return;
+        {
+            let mut list = lock(&self.list);
+            if list.len() >= KEPT {
+                list.pop_front();
             }
-            run.report(report);
-        } else if self.open.len() >= MAX_OPEN_RUNS {
-            self.flush(report);
+            list.push_back(MissingRange {
+                partition: partition.clone(),
+                first,
+                last,
+                records,
+                reason: reason.as_str(),
+                found_at_millis: now.millis(),
+                state: GapState::Open.as_str(),
+                open_offsets: range.offsets.offsets(),
+            });
         }
-        let run = Run { partition: Arc::clone(partition), first: offset, last: offset, detail: detail() };
-        self.open.insert(slot, run);
+        let Some(key) = key else { return };
+        let finding = Finding { range: range.offsets, records, reason, session };
+        self.change(|book| book.found(&key, finding, now));
     }
 
-    /// Reports what is open.
-    pub(crate) fn flush(&mut self, report: &MissingReport) {
-        for run in std::mem::take(&mut self.open).into_values() {
-            run.report(report);
+    /// Reports that these offsets have arrived: all that was missing among them is closed.
+    pub(crate) fn close(&self, partition: &SourcePartition, ranges: &[OffsetRange]) {
+        let Some(key) = partition.key() else { return };
+        let now = Timestamp::now();
+        let changed =
+            self.change(|book| ranges.iter().flat_map(|range| book.close(&key, *range, now)).collect());
+        for Entry { gap, .. } in changed {
+            tracing::info!(
+                link = self.link(),
+                stream = gap.stream,
+                topic = gap.topic,
+                topic_id = %gap.topic_id,
+                partition = gap.partition,
+                first = gap.first,
+                last = gap.last,
+                gap = %gap.id,
+                state = gap.state.as_str(),
+                still_missing = gap.open_offsets(),
+                "records that were missing have arrived"
+            );
+        }
+    }
+
+    /// Reports that these offsets are no longer taken if they come.
+    pub(crate) fn give_up(&self, partition: &SourcePartition, range: OffsetRange, why: &str) {
+        let Some(key) = partition.key() else { return };
+        let now = Timestamp::now();
+        for Entry { gap, .. } in self.change(|book| book.give_up(&key, range, now)) {
+            warn_given_up(self.link(), &gap, why);
+        }
+    }
+
+    /// What was written of the journal is on disk when this returns, or it is said why not; to be called each second.
+    /// A journal that could not be written is written anew.
+    pub(crate) fn sync(&self) {
+        let mut disk = lock(&self.disk);
+        let Some(journal) = &mut disk.journal else { return };
+        let done = if journal.is_broken() || journal.is_long() {
+            let book = lock(&self.book).clone();
+            journal.shorten(&book)
+        } else {
+            journal.sync().inspect_err(|_| journal.distrust())
+        };
+        self.told(&mut disk, done);
+    }
+
+    /// At most so many changes behind this one, in order: of each gap its latest.
+    pub(crate) fn changes_after(&self, seq: u64, most: usize) -> Vec<Entry> {
+        lock(&self.book).after(seq).take(most).cloned().collect()
+    }
+
+    /// How many gaps have changed since this change.
+    pub(crate) fn waiting(&self, seq: u64) -> usize {
+        lock(&self.book).after(seq).count()
+    }
+
+    /// Everything up to this change is in the topic of `[missing_records]`.
+    pub(crate) fn published(&self, seq: u64) {
+        let mut disk = lock(&self.disk);
+        if let Some(journal) = &mut disk.journal {
+            let done = journal.published(seq);
+            if !journal.is_broken() {
+                self.told(&mut disk, done);
+            }
+        }
+    }
+
+    /// The book was changed before it came here: writes all of it to the journal.
+    pub(crate) fn write_anew(&self) {
+        if let Some(journal) = &mut lock(&self.disk).journal {
+            journal.distrust();
+        }
+        self.sync();
+    }
+
+    /// Changes the book and appends to the journal. Returns the last change of each gap.
+    fn change(&self, change: impl FnOnce(&mut GapBook) -> Vec<Entry>) -> Vec<Entry> {
+        let (changed, forgotten) = {
+            let mut book = lock(&self.book);
+            (last_of_each(change(&mut book)), book.make_room())
+        };
+        if changed.is_empty() {
+            return changed;
+        }
+        for gap in forgotten.iter().filter(|gap| gap.state != GapState::Closed) {
+            warn_given_up(self.link(), gap, "there are too many gaps to remember");
+        }
+        self.count();
+        let mut disk = lock(&self.disk);
+        if let Some(journal) = &mut disk.journal {
+            if !forgotten.is_empty() {
+                // What is forgotten must not come back at the next start.
+                journal.distrust();
+            }
+            if !journal.is_broken() {
+                let done = journal.append(&changed);
+                self.told(&mut disk, done);
+            }
+        }
+        changed
+    }
+
+    fn count(&self) {
+        let counts = lock(&self.book).counts();
+        self.metrics.gaps_open.set(counts.open as i64);
+    }
+
+    fn told(&self, disk: &mut Disk, done: io::Result<()>) {
+        let Err(error) = done else {
+            *lock(&self.trouble) = None;
+            return;
+        };
+        *lock(&self.trouble) = Some(error.to_string());
+        if let Some(suppressed) = disk.limit.allow((), Instant::now()) {
+            tracing::error!(
+                link = self.link(),
+                %error,
+                suppressed,
+                "the gap journal cannot be written; make room on its file system, or make it writable: what is missing is kept in memory \
+                 until then, and would be forgotten by a restart"
+            );
         }
     }
 }
 
-impl Run {
-    fn report(&self, report: &MissingReport) {
-        let records = self.last.abs_diff(self.first) + 1;
-        report.report(
-            &self.partition,
-            self.first,
-            self.last,
-            Some(records),
-            MissingReason::Refused,
-            &self.detail,
-        );
+impl SourcePartition {
+    /// As the link's own tables name it. `None`: its topic id is none, which only a test can make.
+    pub(crate) fn key(&self) -> Option<PartitionKey> {
+        Some(PartitionKey {
+            stream: self.stream.clone(),
+            topic: self.topic.clone(),
+            topic_id: self.topic_id.parse().ok()?,
+            partition: self.partition,
+        })
     }
+}
+
+/// Several changes of a gap at once are one for those who are told.
+fn last_of_each(changed: Vec<Entry>) -> Vec<Entry> {
+    let mut seen = std::collections::HashSet::new();
+    let mut last: Vec<_> = changed.into_iter().rev().filter(|entry| seen.insert(entry.gap.id)).collect();
+    last.reverse();
+    last
+}
+
+fn warn_given_up(link: &str, gap: &Gap, why: &str) {
+    tracing::warn!(
+        link,
+        stream = gap.stream,
+        topic = gap.topic,
+        topic_id = %gap.topic_id,
+        partition = gap.partition,
+        first = gap.first,
+        last = gap.last,
+        gap = %gap.id,
+        why,
+        "a gap, or a part of it, was given up: its records are no longer taken if they come"
+    );
 }
 
 #[cfg(test)]
@@ -185,35 +354,18 @@ mod tests {
         Arc::new(SourcePartition {
             stream: String::new(),
             topic: topic.into(),
-            topic_id: "x".into(),
+            topic_id: "epoch-1".into(),
             partition: 3,
         })
     }
 
     #[test]
-    fn neighbours_become_one_range_and_others_do_not() {
-        let metrics = Arc::new(LinkMetrics::egress("l"));
-        let report = MissingReport::new(Arc::clone(&metrics));
-        let (a, b) = (partition("a"), partition("b"));
-        let mut runs = RefusedRuns::default();
-        for (slot, whose, offset) in [(0, &a, 5), (0, &a, 6), (0, &a, 9), (1, &b, 10), (1, &b, 11)] {
-            runs.push(slot, whose, offset, || "too large".into(), &report);
-        }
-        runs.flush(&report);
-        runs.flush(&report);
-        let ranges: Vec<_> =
-            report.last().iter().map(|r| (r.partition.topic.clone(), r.first, r.last, r.records)).collect();
-        let expected = [("a", 5, 6, 2), ("a", 9, 9, 1), ("b", 10, 11, 2)];
-        assert_eq!(ranges, expected.map(|(t, f, l, n)| (t.to_owned(), f, l, Some(n))));
-        assert_eq!(metrics.records_missing.value(MissingReason::Refused), 5);
-        assert_eq!(metrics.records_missing.total(), 5);
-    }
-
-    #[test]
     fn the_list_is_bounded_and_keeps_the_newest() {
-        let report = MissingReport::new(Arc::new(LinkMetrics::egress("l")));
+        let report = MissingReport::in_memory(Arc::new(LinkMetrics::egress("l")));
         for first in 0..250 {
-            report.report(&partition("a"), first, first, None, MissingReason::Lost, "");
+            let offsets = OffsetRange { first, last: first };
+            let range = Range { offsets, records: None, reason: MissingReason::Lost, session: None };
+            report.report(&partition("a"), range, "");
         }
         let last = report.last();
         assert_eq!((last.len(), last[0].first, last[KEPT - 1].first), (KEPT, 150, 249));

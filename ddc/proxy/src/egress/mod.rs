@@ -18,8 +18,11 @@
 //! | `datagrams` | the way out over UDP                                                      |
 //! | `outlet`    | the way out into Kafka: hands records over and keeps their batches until they are acknowledged     |
 //! | `again`     | hands over again what came back                                           |
+//! | `publish` | what becomes of gaps, to the topic of `[missing_records]`                    |
 //! | `store`     | what survives a restart                                                   |
-//! | [`missing`] | reports of what is missing                                                |
+//! | [`missing`] | reports of what is missing, and of what has come after all                |
+//! | `filled`  | holes that were filled, until that is acknowledged                          |
+//! | `refused` | joins refused records into ranges                                           |
 //! | `view`      | `/healthz`, `/readyz`, `/status`                                          |
 //!
 //! Until exactly once comes: a record can arrive twice after a crash of the egress or a fatal error of the producer,
@@ -31,17 +34,21 @@ mod control;
 mod datagrams;
 mod deliver;
 mod delivery;
+mod filled;
 pub mod missing;
 mod outlet;
 mod partitions;
+mod publish;
 mod queue;
 mod receive;
+mod refused;
 mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
 mod view;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
@@ -51,7 +58,7 @@ use anyhow::Context;
 use ddc_kafka::context::Reporter;
 use ddc_kafka::settings::Role;
 use ddc_link::keys::{Keyring, LinkKey, SealMode};
-use ddc_link::receiver::{Receiver, ReceiverConfig, Unpacker};
+use ddc_link::receiver::{PartitionKey, Receiver, ReceiverConfig, Unpacker};
 use ddc_telemetry::notify::Watchdog;
 use ddc_telemetry::{EgressMetrics, LinkMetrics, Registry};
 use ddc_udp::clock::wall_clock_micros;
@@ -60,6 +67,8 @@ use ddc_udp::{ReceiverOptions, ReceiverSocket};
 use crate::config::{
     EgressConfig, KafkaSink, LateDatagrams, LateRecords, LinkKey as ConfiguredKey, Seal, Side, Sink,
 };
+use crate::gaps::Timestamp;
+use crate::gaps::journal::Journal;
 use crate::maintenance::Maintenance;
 use crate::sink::destination::Destinations;
 use crate::sink::kafka::Producer;
@@ -71,9 +80,10 @@ use datagrams::DatagramOutlet;
 use deliver::SinkThread;
 use missing::MissingReport;
 use outlet::{Outlet, OutletParts};
+use publish::PublisherParts;
 use receive::ReceiveThread;
 use shared::{Shared, lock};
-use store::Store;
+use store::{Former, Store};
 pub use view::View;
 
 /// Room for the framing of the largest record: chunk header, record header, headers' lengths.
@@ -112,6 +122,7 @@ pub struct Egress {
     view: View,
     receive: JoinHandle<()>,
     sink: JoinHandle<bool>,
+    publisher: Option<JoinHandle<()>>,
 }
 
 /// Opens the state directory and the socket, makes the producer (which connects in the background), and starts the
@@ -129,7 +140,8 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
     let receiver = Receiver::new(receiver_config(&config), Instant::now(), &former.sessions);
     let (shared, control) = (Arc::new(Shared::default()), Arc::new(Control::default()));
     *lock(&shared.stored) = receiver.stored();
-    let report = MissingReport::new(Arc::clone(&metrics));
+    let Gaps { report, ahead, published } =
+        gaps(&config, &metrics, &former).with_context(|| format!("link {link}"))?;
     let (queue_in, queue_out) = queue::queue(config.buffer.bytes());
     let (recycle, recycled) = crossbeam_channel::bounded(RECYCLED);
     let reporter = Reporter::new(link.as_str(), "sink");
@@ -149,6 +161,7 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
         queue: queue_out,
         unpacker: Unpacker::new(max_batch_bytes(&config))?,
         former: former.positions,
+        ahead,
         late: late(&config),
         shared: Arc::clone(&shared),
         control: Arc::clone(&control),
@@ -175,11 +188,26 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
         metrics: Arc::clone(&metrics),
         tick: receive_tick,
     };
+    let publisher = match &config.missing_records {
+        Some(settings) => {
+            let parts = PublisherParts {
+                config: &config,
+                settings,
+                report: report.clone(),
+                published,
+                metrics: Arc::clone(&metrics),
+                control: Arc::clone(&control),
+                shared: Arc::clone(&shared),
+            };
+            Some(publish::start(parts).with_context(|| format!("link {link}: [missing_records]"))?)
+        }
+        None => None,
+    };
     let view = View::new(&config, local, &shared, &control, &metrics, options, report, reporter, maintenance);
     let sink = thread::Builder::new().name(format!("ddc-sink-{link}")).spawn(sink)?;
     let receive = thread::Builder::new().name(format!("ddc-rx-{link}")).spawn(move || receive.run())?;
     tracing::info!(link, listen = %local, "egress started");
-    Ok(Egress { config, shared, control, metrics, view, receive, sink })
+    Ok(Egress { config, shared, control, metrics, view, receive, sink, publisher })
 }
 
 impl Egress {
@@ -193,8 +221,11 @@ impl Egress {
         self.stop();
         let received = self.receive.join();
         let drained = self.sink.join();
+        // Should that thread have panicked, the publisher would wait for it.
+        self.shared.sink_done.store(true, Relaxed);
+        let published = self.publisher.map_or(Ok(()), JoinHandle::join);
         Summary {
-            sound: received.is_ok() && drained.is_ok(),
+            sound: received.is_ok() && drained.is_ok() && published.is_ok(),
             drained: drained.unwrap_or(false),
             records_delivered: self.metrics.records_delivered.value(),
             records_missing: self.metrics.records_missing.total(),
@@ -238,6 +269,56 @@ impl Egress {
     pub fn is_drained(&self) -> bool {
         self.shared.sink_done.load(Relaxed)
     }
+}
+
+/// What is known of gaps at the start.
+struct Gaps {
+    report: MissingReport,
+    /// By partition, up to where gaps lie that the positions have not come to.
+    ahead: HashMap<PartitionKey, i64>,
+    /// The last change that is in the topic of `[missing_records]`.
+    published: u64,
+}
+
+/// Takes up the gap journal of a former life and makes it agree with that life's positions.
+fn gaps(
+    config: &EgressConfig,
+    metrics: &Arc<LinkMetrics<EgressMetrics>>,
+    former: &Former,
+) -> anyhow::Result<Gaps> {
+    if matches!(config.seal, Seal::None) {
+        let report = MissingReport::in_memory(Arc::clone(metrics));
+        return Ok(Gaps { report, ahead: HashMap::new(), published: 0 });
+    }
+    let link = metrics.link();
+    let (journal, found) = Journal::open(&config.link.state_dir, link)?;
+    let mut book = found.book;
+    if found.cut > 0 {
+        tracing::warn!(
+            link,
+            bytes = found.cut,
+            "the gap journal had a torn end, as a crash leaves it; it was cut off"
+        );
+    }
+    if !found.damaged.is_empty() {
+        let lines: Vec<_> = found.damaged.iter().take(20).map(ToString::to_string).collect();
+        tracing::error!(
+            link,
+            lines = lines.join(", "),
+            number = found.damaged.len(),
+            "the gap journal is damaged; the gaps of these lines may be forgotten, or stand as they were before"
+        );
+    }
+    let changed = book.reconcile(&former.positions, Timestamp::now()).len();
+    let counts = book.counts();
+    let (open, closed, given_up) = (counts.open, counts.closed, counts.given_up);
+    tracing::info!(link, open, closed, given_up, changed, "gap journal read");
+    let ahead = book.ahead(&former.positions);
+    let report = MissingReport::new(Arc::clone(metrics), book, Some(journal));
+    if changed > 0 {
+        report.write_anew();
+    }
+    Ok(Gaps { report, ahead, published: found.published })
 }
 
 fn open_socket(

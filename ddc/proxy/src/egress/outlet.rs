@@ -156,6 +156,7 @@ impl Delivery for Outlet {
 
     fn checkpoint(&mut self, positions: Positions) {
         self.checkpoints += 1;
+        self.books.checkpoint();
         self.ring.mark(Mark::Checkpoint(Box::new(positions)));
     }
 
@@ -408,7 +409,7 @@ impl Outlet {
                 }
                 Settled::Mark(Mark::Checkpoint(positions)) => {
                     self.checkpoints -= 1;
-                    self.books.store_positions(&positions);
+                    self.books.acknowledged(&positions);
                 }
             }
         }

@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) queued_batches: AtomicU64,
     /// Set by the sink thread: destination topics seen.
     pub(crate) topics: Mutex<Vec<String>>,
+    /// Set by the publisher: why `[missing_records]` cannot be written.
+    pub(crate) publish_trouble: Mutex<Option<String>>,
     /// Set by the sink thread: it has ended.
     pub(crate) sink_done: AtomicBool,
 }

@@ -29,6 +29,8 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::RDKafkaApiKey;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+mod gaps;
+
 use super::*;
 use crate::config::{ByteSize, Config, LateRecords, PartitionMode};
 

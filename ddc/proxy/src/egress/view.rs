@@ -153,6 +153,14 @@ impl View {
             },
             "sink": self.sink(),
             "missing": self.report.last(),
+            "gaps": self.report.status(),
+            "missing_records": config.missing_records.as_ref().map(|settings| json!({
+                "brokers": settings.client.brokers,
+                "topic": settings.topic.as_str(),
+                "published": metrics.gap_records_published.value(),
+                "waiting": metrics.gap_records_waiting.value(),
+                "trouble": *lock(&self.shared.publish_trouble),
+            })),
             "maintenance": self.maintenance.status(Instant::now()),
             "problems": self.problems(),
         })

@@ -81,13 +81,15 @@ impl Producer {
             Some(0) => 1,
             Some(millis) => millis,
         });
-        match self.client.send(message) {
-            Ok(()) => Ok(written.changed_names),
-            Err((error, _)) => Err(match code_of(&error).unwrap_or(Code::Fail) {
-                Code::QueueFull => NotTaken::Full,
-                code => NotTaken::Refused(code),
-            }),
-        }
+        hand_over(&self.client, message).map(|()| written.changed_names)
+    }
+
+    /// Hands over a record of our own: by its key, now, without headers.
+    pub fn send_text(&self, topic: &str, key: &str, value: &[u8], number: usize) -> Result<(), NotTaken> {
+        let mut message: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, number);
+        message.key = Some(key.as_bytes());
+        message.payload = Some(value);
+        hand_over(&self.client, message)
     }
 
     /// Appends the answers that have come. Does not wait.
@@ -139,6 +141,16 @@ impl Producer {
     pub fn reporter(&self) -> &Reporter {
         &self.reporter
     }
+}
+
+fn hand_over(
+    client: &BaseProducer<Delivery>,
+    message: BaseRecord<'_, [u8], [u8], usize>,
+) -> Result<(), NotTaken> {
+    client.send(message).map_err(|(error, _)| match code_of(&error).unwrap_or(Code::Fail) {
+        Code::QueueFull => NotTaken::Full,
+        code => NotTaken::Refused(code),
+    })
 }
 
 /// Events served in one go, so that a flood of answers does not keep the thread from handing over.

@@ -5,15 +5,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ddc_kafka::admin::{Admin, Limit, TimestampType, TopicConfig};
 use ddc_kafka::context::Reporter;
 use ddc_kafka::errors::{Kind, classify};
-use ddc_kafka::settings::Role;
+use ddc_kafka::settings::{ClientSettings, Role};
 
 use super::kafka::Producer;
-use crate::config::{EgressConfig, KafkaSink, Sink};
+use crate::config::{EgressConfig, KafkaSink, MissingRecords, Sink};
 
 /// How long the cluster has to answer everything that is asked, TLS and SASL included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,20 +63,51 @@ fn found(severity: Severity, text: impl Into<String>) -> Finding {
 /// Connects and looks. `topics` are source topics that are known to come; without any, those of the cluster's
 /// topics are looked at that the topic map could lead to.
 pub fn preflight(config: &EgressConfig, topics: &[String]) -> Vec<Finding> {
-    match &config.sink {
-        Sink::Kafka(sink) => look(config, sink, topics, CONNECT_TIMEOUT),
-        Sink::Udp(sink) => super::udp::preflight(sink),
+    thread::scope(|scope| {
+        // Two clusters at once take no longer than one.
+        let missing = config.missing_records.as_ref();
+        let missing =
+            missing.map(|missing| scope.spawn(|| look_at_missing(config, missing, CONNECT_TIMEOUT)));
+        let mut findings = match &config.sink {
+            Sink::Kafka(sink) => look(config, sink, topics, CONNECT_TIMEOUT),
+            Sink::Udp(sink) => super::udp::preflight(sink),
+        };
+        // A panic goes on here as it would without a thread.
+        let joined =
+            missing.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        findings.extend(joined.into_iter().flatten());
+        findings
+    })
+}
+
+/// The topic of `[missing_records]`.
+fn look_at_missing(config: &EgressConfig, missing: &MissingRecords, patience: Duration) -> Vec<Finding> {
+    let MissingRecords { client, topic } = missing;
+    let brokers = client.brokers.join(", ");
+    let what = format!("[missing_records] {brokers}");
+    match connect(config, client, &MissingRecords::role(), &what, Instant::now() + patience) {
+        Err(finding) => vec![finding],
+        Ok(there) if there.iter().any(|name| name == topic.as_str()) => {
+            vec![found(Severity::Good, format!("{what} answers, topic {topic} is there"))]
+        }
+        Ok(_) => vec![found(
+            Severity::Problem,
+            format!(
+                "{what}: topic {topic} does not exist, or this client may not see it; create it, with cleanup.policy=compact if only the latest of each gap counts, and allow this client Describe and Write"
+            ),
+        )],
     }
 }
 
 fn look(config: &EgressConfig, sink: &KafkaSink, topics: &[String], patience: Duration) -> Vec<Finding> {
     let deadline = Instant::now() + patience;
-    let there = match connect(config, sink, deadline) {
+    let what = format!("destination {}", sink.client.brokers.join(", "));
+    let role = KafkaSink::role(config.receive.max_record_bytes);
+    let there = match connect(config, &sink.client, &role, &what, deadline) {
         Ok(there) => there,
         Err(finding) => return vec![finding],
     };
-    let brokers = sink.client.brokers.join(", ");
-    let mut findings = vec![found(Severity::Good, format!("destination {brokers} answers"))];
+    let mut findings = vec![found(Severity::Good, format!("{what} answers"))];
     let (known, missing) = candidates(sink, topics, &there);
     for topic in missing {
         findings.push(if sink.create_topics {
@@ -88,11 +120,16 @@ fn look(config: &EgressConfig, sink: &KafkaSink, topics: &[String], patience: Du
     findings
 }
 
-/// Gets in, and returns the names of the topics.
-fn connect(config: &EgressConfig, sink: &KafkaSink, deadline: Instant) -> Result<Vec<String>, Finding> {
+/// Gets in, and returns the names of the topics. `what` begins the message when it does not.
+fn connect(
+    config: &EgressConfig,
+    client: &ClientSettings,
+    role: &Role,
+    what: &str,
+    deadline: Instant,
+) -> Result<Vec<String>, Finding> {
     let problem = |text: String| found(Severity::Problem, text);
-    let role = KafkaSink::role(config.receive.max_record_bytes);
-    let native = sink.client.build(&role).map_err(|error| problem(error.to_string()))?;
+    let native = client.build(role).map_err(|error| problem(error.to_string()))?;
     let reporter = Reporter::new(config.link.name.as_str(), "check");
     let producer =
         Producer::new(native, reporter.clone(), false).map_err(|error| problem(error.to_string()))?;
@@ -109,8 +146,7 @@ fn connect(config: &EgressConfig, sink: &KafkaSink, deadline: Instant) -> Result
                 Some(last) => (last.verdict, last.text),
                 None => (classify(&error), error.to_string()),
             };
-            let brokers = sink.client.brokers.join(", ");
-            return Err(problem(format!("destination {brokers}: {text}; {}", verdict.advice)));
+            return Err(problem(format!("{what}: {text}; {}", verdict.advice)));
         }
     }
 }
@@ -259,7 +295,10 @@ mod tests {
         mock.create_topic("a-there", 1, 1).unwrap();
         let config = config(&mock.bootstrap_servers());
         let wanted = ["there".to_owned(), "absent".to_owned(), "orders".to_owned()];
-        let there = connect(&config, kafka(&config), Instant::now() + CONNECT_TIMEOUT).unwrap();
+        let sink = kafka(&config);
+        let role = KafkaSink::role(config.receive.max_record_bytes);
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let there = connect(&config, &sink.client, &role, "destination", deadline).unwrap();
         let (known, missing) = candidates(kafka(&config), &wanted, &there);
         assert_eq!(
             (known, missing),
@@ -267,6 +306,30 @@ mod tests {
         );
         let (known, _) = candidates(kafka(&config), &[], &there);
         assert_eq!(known, ["a-there"], "what the prefix could lead to");
+    }
+
+    #[test]
+    fn the_topic_of_missing_records_is_looked_for() {
+        let mock = rdkafka::mocking::MockCluster::new(1).unwrap();
+        mock.create_topic("gaps", 1, 1).unwrap();
+        let with = |brokers: &str, topic: &str| {
+            let text = format!(
+                "[link]\nname = \"t\"\nid = 1\nlisten = \"127.0.0.1:7401\"\nseal = \"none\"\n[sink.udp]\nstreams = {{ s = \"127.0.0.1:9\" }}\n\
+                 [missing_records]\nbrokers = [\"{brokers}\"]\ntopic = \"{topic}\"\n"
+            );
+            let loaded = crate::config::parse("egress.toml".as_ref(), &text, None, &|_| None).unwrap();
+            let crate::config::Config::Egress(config) = loaded.config else { panic!("an egress") };
+            let missing = config.missing_records.as_ref().unwrap();
+            let findings = look_at_missing(&config, missing, Duration::from_secs(5));
+            assert_eq!(findings.len(), 1);
+            (findings[0].severity, findings[0].to_string())
+        };
+        let brokers = mock.bootstrap_servers();
+        assert_eq!(with(&brokers, "gaps").0, Severity::Good);
+        let (severity, text) = with(&brokers, "absent");
+        assert!(severity == Severity::Problem && text.contains("topic absent does not exist"), "{text}");
+        let (severity, text) = with("127.0.0.1:1", "gaps");
+        assert!(severity == Severity::Problem && text.contains("[missing_records] 127.0.0.1:1: "), "{text}");
     }
 
     #[test]

@@ -147,6 +147,25 @@ fn delivering() -> Vec<Panel> {
         )
         .runbooks(&["RecordsMissing"]),
         lines(
+            "Open gaps",
+            "Gaps of which something is still missing and is taken when it comes; and those whose latest change is not in the topic of `[missing_records]` yet. `ddc gaps list` names them.",
+            vec![
+                target(series("ddc_egress_gaps_open").now(), "open {{link}}"),
+                target(series("ddc_egress_gap_records_waiting").now(), "not published {{link}}"),
+            ],
+        )
+        .runbooks(&["RecordsMissing"]),
+        lines(
+            "Records about gaps",
+            "What the topic of `[missing_records]` has acknowledged: each change of a gap is a record.",
+            vec![target(series("ddc_egress_gap_records_published_total").rate(), "published {{link}}")],
+        ),
+        lines(
+            "Errors of [missing_records] by reason",
+            "Why records about gaps were not written. They are written later; no record of the link waits for that.",
+            vec![target(series("ddc_egress_gap_record_errors_total").by("reason").rate(), "{{link}} {{reason}}")],
+        ),
+        lines(
             "Sink errors by reason",
             "Errors of the destination's Kafka or of the socket that is written.",
             vec![target(series("ddc_egress_sink_errors_total").by("reason").rate(), "{{link}} {{reason}}")],

@@ -62,6 +62,15 @@ fn chunk(
     (missing, judged)
 }
 
+/// The offsets of the partition's holes.
+fn open_holes(positions: &Positions) -> BTreeSet<i64> {
+    positions.get(&key()).map(|position| offsets_of(position.holes())).unwrap_or_default()
+}
+
+fn offsets_of(ranges: &[OffsetRange]) -> BTreeSet<i64> {
+    ranges.iter().flat_map(|range| range.first..=range.last).collect()
+}
+
 use Disposition::{Ahead, Deliver, Duplicate, Late};
 
 #[test]
@@ -293,7 +302,9 @@ proptest! {
                     }
                     if !arrives { continue; }
                     let head = ChunkHeader { epoch: Epoch(epoch), ..header(base_previous, read, count) };
+                    let mut holes = open_holes(&positions);
                     let visit = positions.enter(&head, offsets.len() as u32);
+                    holes.extend(visit.missing.iter().flat_map(|missing| missing.range.first..=missing.range.last));
                     report(visit.missing, &sent, &delivered);
                     for offset in offsets {
                         match visit.disposition(offset) {
@@ -307,7 +318,8 @@ proptest! {
                             Ahead => prop_assert!(false),
                         }
                     }
-                    visit.finish();
+                    let filled = visit.finish().filled;
+                    prop_assert_eq!(offsets_of(&filled), &holes - &open_holes(&positions));
                 }
                 Step::Rewind { back } => {
                     epoch += 1;
@@ -328,6 +340,7 @@ proptest! {
                     let previous = Some(first - 1);
                     let head = ChunkHeader { kind: ChunkKind::Replay, ..header(previous, end, 0) };
                     let offsets: Vec<_> = (first..end).filter(|at| log[(at - origin) as usize]).collect();
+                    let holes = open_holes(&positions);
                     let visit = positions.enter(&head, offsets.len() as u32);
                     prop_assert_eq!(visit.missing, None);
                     for offset in offsets {
@@ -338,7 +351,8 @@ proptest! {
                             Deliver => prop_assert!(false, "a replay is outside of the chain"),
                         }
                     }
-                    visit.finish();
+                    let filled = visit.finish().filled;
+                    prop_assert_eq!(offsets_of(&filled), &holes - &open_holes(&positions));
                 }
                 Step::Restart => {
                     let json = serde_json::to_string(&positions).unwrap();

@@ -5,9 +5,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{RawAdmin, RawKafkaSink, RawLinkCommon, RawLog, RawTelemetry, RawUdpSink};
+use super::{RawAdmin, RawKafkaClient, RawKafkaSink, RawLinkCommon, RawLog, RawTelemetry, RawUdpSink};
 use crate::config::units::{ByteSize, Span};
-use crate::config::values::{Address, Endpoint};
+use crate::config::values::{Address, Endpoint, TopicName};
 
 /// The destination side of one link: receives datagrams and writes to a Kafka cluster, or sends UDP datagrams on;
 /// it never sends anything back over the link. Run it
@@ -17,6 +17,7 @@ pub(crate) struct RawEgress {
     pub(crate) link: RawEgressLink,
     #[serde(default)]
     pub(crate) sink: RawSink,
+    pub(crate) missing_records: Option<RawMissingRecords>,
     #[serde(default)]
     pub(crate) admin: RawAdmin,
     #[serde(default)]
@@ -77,4 +78,16 @@ impl Default for RawSink {
     fn default() -> Self {
         Self { buffer: ByteSize::mib(64), kafka: None, udp: None }
     }
+}
+
+/// A topic that gets a record for each change of a gap: found, closed, given up; as JSON (docs/missing-records.schema.json),
+/// with the gap's id as key. It may lie in another cluster than the one of `[sink.kafka]`. When it cannot be written, no record
+/// of the link waits for that: it is written later, also after a restart. The topic must be there.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+pub(crate) struct RawMissingRecords {
+    #[serde(flatten)]
+    pub(crate) client: RawKafkaClient,
+    /// The topic.
+    #[schemars(example = "ddc-missing-records")]
+    pub(crate) topic: TopicName,
 }

@@ -128,6 +128,24 @@ pub(crate) struct RawLinkId {
     pub(crate) id: u16,
 }
 
+/// What a file says of where the link's state lies.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RawPlaceOnly {
+    pub(crate) link: RawPlaceLink,
+    #[serde(default)]
+    pub(crate) telemetry: RawTelemetry,
+}
+
+/// The link's name, and what leads to its state.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RawPlaceLink {
+    pub(crate) name: LinkName,
+    pub(crate) id: u16,
+    pub(crate) state_dir: Option<FilePath>,
+    #[serde(default = "defaults::seal")]
+    pub(crate) seal: SealMode,
+}
+
 /// What is logged. When a process runs several links, the first file's `[log]` holds.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
