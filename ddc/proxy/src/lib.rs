@@ -4,6 +4,7 @@ pub mod admin;
 mod certificates;
 pub mod config;
 pub mod egress;
+pub mod gaps;
 pub mod host;
 pub mod ingress;
 pub mod maintenance;

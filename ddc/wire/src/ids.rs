@@ -1,6 +1,7 @@
 //! Names and numbers of the protocol as types of their own, so that they cannot be mixed up.
 
 use std::fmt;
+use std::str::FromStr;
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -105,9 +106,82 @@ impl fmt::Display for TopicId {
     }
 }
 
+/// A text that is not the written form of a session or a topic's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// A session is 24 hexadecimal digits, as [`Session`]'s `Display` writes them.
+    #[error("a session is 24 hexadecimal digits, in lower case")]
+    Session,
+    /// A topic's id is written as [`TopicId`]'s `Display` does.
+    #[error("a topic's id is 32 hexadecimal digits, in lower case, or epoch-N")]
+    TopicId,
+}
+
+impl FromStr for Session {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        hex(text).map(Self).ok_or(IdError::Session)
+    }
+}
+
+impl FromStr for TopicId {
+    type Err = IdError;
+
+    /// Only what `Display` writes: one id has one text.
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let id = match text.strip_prefix("epoch-") {
+            Some(epoch) => epoch.parse().ok().map(Self::Configured),
+            None => hex(text).map(Self::Uuid),
+        };
+        id.filter(|id| id.to_string() == text).ok_or(IdError::TopicId)
+    }
+}
+
+/// The bytes of exactly `2·N` hexadecimal digits in lower case.
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn written_ids_are_read_and_nothing_else() {
+        for id in [TopicId::Uuid([0xA7; 16]), TopicId::Configured(0), TopicId::Configured(u64::MAX)] {
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+        let session = Session::new(0x0102_0304_0506_0708, 0xABCD);
+        assert_eq!(session.to_string().parse(), Ok(session));
+        let long = "a7".repeat(16);
+        for wrong in ["", "epoch-", "epoch-+1", "epoch-01", "epoch--1", "epoch-18446744073709551616"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain([
+                long[1..].to_owned(),
+                format!("{long}a"),
+                long.to_uppercase(),
+                format!("é{}", &long[2..]),
+            ])
+        {
+            assert_eq!(wrong.parse::<TopicId>(), Err(IdError::TopicId), "{wrong}");
+            assert_eq!(wrong.parse::<Session>(), Err(IdError::Session), "{wrong}");
+        }
+    }
 
     #[test]
     fn sessions_are_ordered_by_their_start() {

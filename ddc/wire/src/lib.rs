@@ -29,6 +29,6 @@ pub use batch::{
 pub use block::{Codec, Content, Prelude};
 pub use header::{BlockShape, HEADER_LEN, Header, HeaderError, Kind, MAGIC, ShapeError, VERSION};
 pub use heartbeat::{Goodbye, GoodbyeReason, Heartbeat, SourceState};
-pub use ids::{BlockNumber, Epoch, KeyId, LinkId, PacketNumber, Session, TopicId};
+pub use ids::{BlockNumber, Epoch, IdError, KeyId, LinkId, PacketNumber, Session, TopicId};
 pub use limits::*;
 pub use varint::Malformed;
