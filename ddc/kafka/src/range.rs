@@ -67,7 +67,8 @@ impl RangeReader {
                 Poll::Pending => thread::sleep(LOOK_EVERY),
                 Poll::Answered(answers) => {
                     let found = answers.into_iter().find(|(topic, _)| topic == name);
-                    let none = || Err(error(Code::UnknownTopicOrPartition, "the answer lacks the topic".into()));
+                    let none =
+                        || Err(error(Code::UnknownTopicOrPartition, "the answer lacks the topic".into()));
                     return found.map_or_else(none, |(_, answer)| answer);
                 }
                 Poll::Idle => return Err(error(Code::OperationTimedOut, "no answer about the topic".into())),

@@ -6,6 +6,7 @@
 //!  GET /metrics      Prometheus text
 //!  GET /status       JSON
 //!      /maintenance  GET, POST, DELETE: see the module `maintenance`
+//!      /v1/replay    GET, POST, DELETE: see the module `replay`
 //! ```
 //!
 //! It stands beside the line, not on it: it reads through [`AdminState`], and changes nothing that a record meets. Everything a caller can
@@ -14,6 +15,7 @@
 
 pub mod client;
 mod maintenance;
+mod replay;
 
 use std::future::Future;
 use std::io;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, State};
+use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -39,6 +41,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Admin;
 use crate::maintenance::Maintenance;
+use crate::replay::Replays;
 use maintenance::Peer;
 
 /// What the admin listener reports. Called on its thread; each call must return at once and wait for nothing.
@@ -53,6 +56,10 @@ pub trait AdminState: Send + Sync + 'static {
     fn status(&self) -> serde_json::Value;
     /// Announced work on the link.
     fn maintenance(&self) -> &Maintenance;
+    /// The replays of an ingress; an egress has none.
+    fn replays(&self) -> Option<&Replays> {
+        None
+    }
     /// Called each second by the process: brings those metrics up to date that no event moves. Whether the link does its
     /// work, as [`AdminState::ready`].
     fn each_second(&self) -> Result<(), Vec<String>>;
@@ -62,6 +69,8 @@ pub trait AdminState: Send + Sync + 'static {
 const MAX_CONNECTIONS: usize = 64;
 /// Bytes of a request's head; ours have a few hundred.
 const MAX_REQUEST_BYTES: usize = 16 * 1024;
+/// Bytes of a request's body: the most ranges that a replay may have.
+const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// How long a client may take to send a request's head, and how long an idle connection is kept.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// How long a connection may live; a scraper simply connects again.
@@ -334,16 +343,19 @@ fn router(state: Arc<dyn AdminState>) -> Router {
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/maintenance", get(maintenance::get).post(maintenance::post).delete(maintenance::delete))
+        .route("/v1/replay", get(replay::list).post(replay::post))
+        .route("/v1/replay/{id}", get(replay::get).delete(replay::delete))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .fallback(async || {
             (
                 StatusCode::NOT_FOUND,
-                "not found; there are /healthz, /readyz, /metrics, /status and /maintenance\n",
+                "not found; there are /healthz, /readyz, /metrics, /status, /maintenance and /v1/replay\n",
             )
         })
         .method_not_allowed_fallback(async || {
             (
                 StatusCode::METHOD_NOT_ALLOWED,
-                "only GET is answered here; /maintenance also takes POST and DELETE\n",
+                "only GET is answered here; /maintenance and /v1/replay also take POST and DELETE\n",
             )
         })
         .with_state(state)

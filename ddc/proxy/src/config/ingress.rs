@@ -368,6 +368,15 @@ fn kafka_source(
 }
 
 impl KafkaSource {
+    /// How a client is set up that reads ranges again, without the group: as the source's, with a queue of its own.
+    pub fn replay_role(&self, max_record_bytes: ByteSize, queue: ByteSize) -> Role {
+        Role::Replay(SourceSettings {
+            group: self.group.clone(),
+            max_record_bytes: max_record_bytes.bytes(),
+            queue_bytes: queue.bytes(),
+        })
+    }
+
     /// How its client is set up: `source.client.build(&source.role(config.pack.max_record_bytes))`.
     pub fn role(&self, max_record_bytes: ByteSize) -> Role {
         role(&self.group, max_record_bytes)
