@@ -10,6 +10,8 @@ use ddc_e2e::broker::Pair;
 use ddc_e2e::cluster::Cluster;
 
 mod fields;
+mod gone;
+mod replay;
 mod restarts;
 mod security;
 mod topics;

@@ -120,6 +120,16 @@ fn source() -> Vec<Panel> {
             ],
         ).runbooks(&["GroupFlapping", "TopicRecreated"]),
         lines(
+            "Replays",
+            "Records sent again by `ddc replay`, offsets of them that are gone at the source, and whether one is under way.",
+            vec![
+                target(series("ddc_ingress_replay_records_sent_total").rate(), "records {{link}}"),
+                target(series("ddc_ingress_replay_offsets_gone_total").rate(), "gone {{link}}"),
+                target(series("ddc_ingress_replays_failed_total").rate(), "failed {{link}}"),
+                target(series("ddc_ingress_replay_active").now(), "under way {{link}}"),
+            ],
+        ).runbooks(&["ReplayFailed"]),
+        lines(
             "Not taken by reason",
             "Datagrams that a UDP source could not take. They are lost for good: only Kafka keeps what waits.",
             vec![target(series("ddc_ingress_source_drops_total").by("reason").rate(), "{{link}} {{reason}}")],
