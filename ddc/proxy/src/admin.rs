@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -69,8 +69,6 @@ pub trait AdminState: Send + Sync + 'static {
 const MAX_CONNECTIONS: usize = 64;
 /// Bytes of a request's head; ours have a few hundred.
 const MAX_REQUEST_BYTES: usize = 16 * 1024;
-/// Bytes of a request's body: the most ranges that a replay may have.
-const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// How long a client may take to send a request's head, and how long an idle connection is kept.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// How long a connection may live; a scraper simply connects again.
@@ -345,7 +343,6 @@ fn router(state: Arc<dyn AdminState>) -> Router {
         .route("/maintenance", get(maintenance::get).post(maintenance::post).delete(maintenance::delete))
         .route("/v1/replay", get(replay::list).post(replay::post))
         .route("/v1/replay/{id}", get(replay::get).delete(replay::delete))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .fallback(async || {
             (
                 StatusCode::NOT_FOUND,

@@ -238,7 +238,7 @@ fn report_of(place: &Place, answer: &Answer) -> Result<Report, Failure> {
             Ok(report) => Ok(report),
             Err(error) => failed(Exit::Unavailable, &format!("the answer is not understood: {error}")),
         },
-        400 | 409 => failed(Exit::Usage, &answer.body),
+        400 | 413 | 422 => failed(Exit::Usage, &answer.body),
         _ => failed(Exit::Unavailable, &answer.body),
     }
 }

@@ -116,6 +116,7 @@ fn a_compacted_topic_closes_its_hole() {
     until_true("the lost ones were sent", LIMIT, || {
         ingress.metric("ddc_ingress_records_sent_total", &[]) >= 200
     });
+    cut.catch_up(&ingress);
     cut.set(false);
     keyed(&producer, 200..300);
     until_true("the egress names what is missing", LIMIT, || !egress.named_missing().is_empty());

@@ -10,16 +10,22 @@
 //! The id makes it idempotent: the same request again is answered with how far it is (200), not begun anew (202).
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path, Request as AskedFor, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use tokio::sync::Semaphore;
 
 use super::maintenance::{Peer, guard, panicked, refused};
 use super::{AdminState, Shared, typed};
 use crate::replay::{BeginError, Job, Replays, Request};
+
+/// Bytes of a request: the most ranges that a replay may have, and more.
+const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// How long a request may take to come.
+const BODY_TIME: Duration = Duration::from_secs(10);
 
 pub(super) async fn list(State(state): Shared) -> Response {
     let Some(replays) = state.replays() else { return no_ingress() };
@@ -35,12 +41,18 @@ pub(super) async fn get(State(state): Shared, Path(id): Path<String>) -> Respons
 pub(super) async fn post(
     State(state): Shared,
     Extension(peer): Extension<Peer>,
-    headers: HeaderMap,
-    body: Bytes,
+    asked: AskedFor,
 ) -> Response {
-    if let Err(why) = guard(&headers) {
+    if let Err(why) = guard(asked.headers()) {
         return refused(StatusCode::FORBIDDEN, why);
     }
+    if state.replays().is_none() {
+        return no_ingress();
+    }
+    let body = match body_of(asked).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
     // A request of many ranges takes its time: not on the thread that answers everybody.
     let begun = tokio::task::spawn_blocking(move || begin(&state, &peer, &body));
     begun.await.unwrap_or_else(|_| panicked())
@@ -57,6 +69,23 @@ pub(super) async fn delete(
     }
     let Some(replays) = state.replays() else { return no_ingress() };
     replays.cancel(&id, &peer.0).map_or_else(unknown, |job| shown(&job))
+}
+
+/// Reads a body, one at a time, so that nobody fills the memory with many.
+async fn body_of(asked: AskedFor) -> Result<Bytes, Response> {
+    static READING: Semaphore = Semaphore::const_new(1);
+    let Ok(_reading) = READING.try_acquire() else {
+        return Err(refused(StatusCode::SERVICE_UNAVAILABLE, "another request is being read; ask again"));
+    };
+    let body = axum::body::to_bytes(asked.into_body(), MAX_BODY_BYTES);
+    match tokio::time::timeout(BODY_TIME, body).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err(refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the request was cut off or has more than 4 MiB; split it into several replays",
+        )),
+        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT, "the request took too long to come")),
+    }
 }
 
 fn begin(state: &Arc<dyn AdminState>, peer: &Peer, body: &[u8]) -> Response {
@@ -82,7 +111,8 @@ fn answer(replays: &Replays, request: Request, peer: &Peer) -> Response {
         Err(error) => {
             let code = match &error {
                 BeginError::Request(_) => StatusCode::BAD_REQUEST,
-                BeginError::Busy(_) | BeginError::OtherRanges(_) => StatusCode::CONFLICT,
+                BeginError::Busy(_) => StatusCode::CONFLICT,
+                BeginError::OtherRanges(_) => StatusCode::UNPROCESSABLE_ENTITY,
                 BeginError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
                 BeginError::Thread(_) => StatusCode::INTERNAL_SERVER_ERROR,
             };

@@ -51,6 +51,8 @@ pub use request::{Asked, Checked, MAX_OFFSETS, MAX_RANGES, Request, RequestError
 
 /// Replays that are remembered when they are over: the same id again is answered from them.
 const REMEMBERED: usize = 16;
+/// Their ranges together; the last replay is remembered whatever it has.
+const REMEMBERED_RANGES: usize = 2 * MAX_RANGES;
 
 /// The replays of a running ingress: one at a time, the last ones remembered until the process ends.
 pub struct Replays {
@@ -151,7 +153,11 @@ impl Replays {
         // The one before is over.
         jobs.thread = Some(thread.map_err(BeginError::Thread)?);
         jobs.known.push_back(Arc::clone(&job));
-        if jobs.known.len() > REMEMBERED {
+        let ranges =
+            |known: &VecDeque<Arc<Job>>| -> usize { known.iter().map(|job| job.request.ranges.len()).sum() };
+        while jobs.known.len() > REMEMBERED
+            || (jobs.known.len() > 1 && ranges(&jobs.known) > REMEMBERED_RANGES)
+        {
             jobs.known.pop_front();
         }
         Ok((job, true))

@@ -101,7 +101,7 @@ fn what_is_wrong_is_named() {
 
 #[test]
 fn a_link_without_kafka_keeps_nothing() {
-    let udp = ingress("[source.udp]\n[[source.udp.streams]]\nname = \"s\"\nlisten = \"127.0.0.1:5000\"\n");
+    let udp = ingress("[source.udp.streams]\ns = \"127.0.0.1:5000\"\n");
     let request = Request { id: "x".into(), by: None, ranges: vec![asked("orders", 0, 0, 1)] };
     assert_eq!(request.check(&udp), Err(RequestError::NoKafka("plant-a".into())));
 }
