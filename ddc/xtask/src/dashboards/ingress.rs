@@ -120,14 +120,22 @@ fn source() -> Vec<Panel> {
             ],
         ).runbooks(&["GroupFlapping", "TopicRecreated"]),
         lines(
-            "Replays",
-            "Records sent again by `ddc replay`, offsets of them that are gone at the source, and whether one is under way.",
+            "Replayed records",
+            "Records sent again by `ddc replay`, and offsets that it answered for without one: gone at the source.",
             vec![
                 target(series("ddc_ingress_replay_records_sent_total").rate(), "records {{link}}"),
                 target(series("ddc_ingress_replay_offsets_gone_total").rate(), "gone {{link}}"),
-                target(series("ddc_ingress_replays_failed_total").rate(), "failed {{link}}"),
-                target(series("ddc_ingress_replay_active").now(), "under way {{link}}"),
             ],
+        ),
+        lines(
+            "Replays under way",
+            "Whether a replay is under way: it takes half of the rate at most, and leaves precedence to live records.",
+            vec![target(series("ddc_ingress_replay_active").now(), "{{link}}")],
+        ),
+        lines(
+            "Replays that failed",
+            "Replays that ended before their end. They may be asked for again.",
+            vec![target(series("ddc_ingress_replays_failed_total").rate(), "{{link}}")],
         ).runbooks(&["ReplayFailed"]),
         lines(
             "Not taken by reason",
