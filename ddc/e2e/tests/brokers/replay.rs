@@ -110,8 +110,11 @@ pub(crate) fn with(mut arguments: Vec<String>, more: &[&str]) -> Vec<String> {
     arguments
 }
 
+/// A partition, the life of its topic, what it misses.
+pub(crate) type Holes = (i32, String, Vec<(i64, i64)>);
+
 /// The egress's stored positions: partition, topic id, holes. They are stored each second.
-pub(crate) fn holes(link: &Link) -> Vec<(i32, String, Vec<(i64, i64)>)> {
+pub(crate) fn holes(link: &Link) -> Vec<Holes> {
     let file = link.directory().join("egress-state/positions.json");
     let table: Value = serde_json::from_slice(&std::fs::read(file).unwrap_or_default()).unwrap_or_default();
     let entries = table.as_object().into_iter().flat_map(|table| table.values()).find_map(Value::as_array);

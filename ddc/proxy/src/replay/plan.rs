@@ -172,6 +172,7 @@ mod tests {
         Wanted { topic: "orders".into(), topic_id, partition: 2, first, last }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "an answer as the brokers give it")]
     fn facts(partitions: u32) -> TopicAnswer {
         Ok(TopicFacts { id: None, partitions })
     }

@@ -26,7 +26,7 @@ const READ_WAIT: Duration = Duration::from_millis(100);
 /// Bytes of slices that are confirmed together. A read that brings more is confirmed by itself.
 const CONFIRMED_TOGETHER: usize = 1 << 20;
 /// How long brokers that are away are waited for before a replay fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// One question to the brokers.
 const QUESTION: Duration = Duration::from_secs(5);
 /// Between two questions that were not answered.

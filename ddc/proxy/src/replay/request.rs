@@ -10,7 +10,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::config::{IngressConfig, KafkaSource, Source, TopicPattern};
+use crate::config::{IngressConfig, KafkaSource, SiteName, Source, TopicPattern};
 use crate::gaps::{GapFile, MAX_NAME_BYTES};
 
 /// Most ranges of one replay.
@@ -179,8 +179,8 @@ pub fn of_gap_file(file: &GapFile, config: &IngressConfig) -> Result<Vec<Asked>,
             format!("link {name} (id {id}){site}")
         };
         return Err(RequestError::Foreign {
-            found: named(file.link.as_str(), file.link_id.0, file.site.as_ref().map(|site| site.as_str())),
-            own: named(link.name.as_str(), link.id.0, site.map(|site| site.as_str())),
+            found: named(file.link.as_str(), file.link_id.0, file.site.as_ref().map(SiteName::as_str)),
+            own: named(link.name.as_str(), link.id.0, site.map(SiteName::as_str)),
         });
     }
     let ranges: Vec<Asked> = file

@@ -196,7 +196,7 @@ impl Listener for Sending<'_> {
         if self.run.job.is_cancelled() || self.run.stop.stop.load(Ordering::Relaxed) {
             return Err(Stopped::Asked);
         }
-        if losses != self.losses { Err(Stopped::Lost) } else { Ok(()) }
+        if losses == self.losses { Ok(()) } else { Err(Stopped::Lost) }
     }
 
     fn take(&mut self, slices: Confirmed) -> Result<(), Stopped> {
