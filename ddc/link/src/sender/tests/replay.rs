@@ -56,7 +56,7 @@ fn raw(blocks: &[PackedBlock]) -> Vec<u8> {
     let raw = match prelude.codec {
         Codec::None => joined,
         Codec::Zstd => zstd::bulk::decompress(&joined, prelude.raw_len as usize).unwrap(),
-        _ => lz4_flex::block::decompress(&joined, prelude.raw_len as usize).unwrap(),
+        Codec::Lz4 => lz4_flex::block::decompress(&joined, prelude.raw_len as usize).unwrap(),
     };
     assert_eq!(raw.len(), prelude.raw_len as usize);
     raw
