@@ -33,8 +33,9 @@ enum Command {
     Config(commands::config::Arguments),
     Keygen(commands::keygen::Arguments),
     Ready(commands::ready::Arguments),
-    Top(commands::top::Arguments),
     Gaps(commands::gaps::Arguments),
+    Replay(Box<commands::replay::Arguments>),
+    Top(commands::top::Arguments),
     Completions(commands::completions::Arguments),
     Version(commands::version::Arguments),
 }
@@ -49,6 +50,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Keygen(arguments) => commands::keygen::run(&arguments),
         Command::Ready(arguments) => commands::ready::run(&arguments),
         Command::Gaps(arguments) => commands::gaps::run(&arguments),
+        Command::Replay(arguments) => commands::replay::run(&arguments),
         Command::Top(arguments) => commands::top::run(&arguments),
         Command::Completions(arguments) => commands::completions::run(&arguments),
         Command::Version(arguments) => commands::version::run(&arguments),

@@ -51,6 +51,40 @@ fn wrong_command_lines_end_with_64() {
     }
 }
 
+/// What can be seen to be wrong without anybody's answer ends with 64, and nothing was asked.
+#[test]
+fn a_replay_that_is_wrong_by_itself_is_refused() {
+    let directory = filled();
+    std::fs::write(directory.path().join("torn.json"), "{\"kind\": \"ddc-gaps\", \"format\": 1,").unwrap();
+    std::fs::write(directory.path().join("later.json"), "{\"kind\": \"ddc-gaps\", \"format\": 2}").unwrap();
+    let one = ["--topic", "orders", "--partition", "0", "--from", "5", "--to"];
+    let range = |more: &[&'static str]| [&one[..], more].concat();
+    for (arguments, why) in [
+        (vec![], "name a range"),
+        (vec!["--topic", "orders"], "--partition"),
+        (vec!["--from", "5"], "--topic"),
+        (range(&["9", "--topic", "orders"]), "each range needs --topic, --partition, --from and --to"),
+        (range(&["4"]), "reversed"),
+        (range(&["99999999999"]), "of one replay"),
+        (range(&["9", "--gaps", "torn.json"]), "cannot be used with"),
+        (vec!["--gaps", "torn.json"], "torn.json: "),
+        (vec!["--gaps", "later.json"], "later.json: "),
+        (vec!["--gaps", "none.json"], "none.json: "),
+        (range(&["9", "--dry-run", "--offline"]), "cannot be used with"),
+        (range(&["9", "--id", "a b"]), "`id`"),
+    ] {
+        let all = [&["replay", "-c", "ingress.toml"][..], &arguments].concat();
+        let (code, out, errors) = ddc(directory.path(), &all);
+        assert_eq!((code, out.as_str()), (64, ""), "{arguments:?}: {errors}");
+        assert!(errors.contains(why), "{arguments:?}: {errors}");
+    }
+    let nobody = [&["replay", "-c", "ingress.toml"][..], &range(&["9"])].concat();
+    let (code, _, errors) = ddc(directory.path(), &nobody);
+    assert!(code == 69 || errors.contains("not carried"), "{code}: {errors}");
+    let egress = [&["replay", "-c", "egress.toml"][..], &range(&["9"])].concat();
+    assert_eq!(ddc(directory.path(), &egress).0, 78, "the file of the other side");
+}
+
 /// What is listed works: no subcommand stands in the help before its time.
 #[test]
 fn every_listed_command_has_help_of_its_own() {

@@ -1,11 +1,16 @@
 //! Topics of a cluster: created, deleted, given more partitions. Each call waits until the cluster shows it.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ddc_kafka::admin::{Admin, Created, TopicSpec};
 use ddc_kafka::context::Reporter;
 use ddc_kafka::settings::{ClientSettings, Role};
+
+use rdkafka::admin::AdminOptions;
+use rdkafka::{Offset, TopicPartitionList};
 
 use crate::wait;
 
@@ -51,6 +56,22 @@ impl Cluster {
     pub fn add_partitions(&self, topic: &str, partitions: u32) {
         self.admin.add_partitions(topic, partitions, CALL).unwrap();
         self.wait_for(topic, Some(partitions));
+    }
+
+    /// Deletes a partition's records below an offset.
+    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
+        let client = self.admin.client();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(CALL));
+        let mut deleting = Box::pin(client.delete_records(&list, &options));
+        let mut context = Context::from_waker(Waker::noop());
+        wait::until(&format!("{topic}[{partition}] begins at {before}"), SHOWN, || {
+            match deleting.as_mut().poll(&mut context) {
+                Poll::Ready(answer) => answer.map(drop).map_err(|error| error.to_string()),
+                Poll::Pending => Err("no answer".to_owned()),
+            }
+        });
     }
 
     /// Number of partitions; `None`: there is no such topic.

@@ -3,6 +3,7 @@
 //! [`Link`] holds what both sides of a link share (key, ports, names, state directories) and outlives their processes, so
 //! that a side can be killed and started again. A process that a failing test leaves behind is killed, and its log printed.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -144,6 +145,19 @@ impl Link {
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).unwrap();
         file.write_all(text.as_bytes()).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+
+    /// The files of both sides: `ingress.toml`, `egress.toml`, `ingress-state`, `egress-state`.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Runs a subcommand of `ddc` in the link's directory to its end: exit code, standard output, standard error.
+    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> (i32, String, String) {
+        let done =
+            Command::new(binary()).args(arguments).current_dir(self.directory.path()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (done.status.code().unwrap_or(-1), text(&done.stdout), text(&done.stderr))
     }
 
     /// The egress's UDP port on loopback.

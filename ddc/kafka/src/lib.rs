@@ -12,6 +12,7 @@
 //! | [`group`]    | a member of a consumer group whose rebalances the caller answers, one thread     |
 //! | [`batch`]    | records read many at a time, borrowed where librdkafka holds them                |
 //! | [`commit`]   | commits whose ends are heard of, with a bound on waiting                        |
+//! | [`range`]    | ranges of partitions read to their end, as a member of no group                  |
 //! | [`topic_id`] | Kafka's topic ids, asked for without blocking                                   |
 //! | [`admin`]    | create and describe topics from a thread without a runtime, each call bounded    |
 //! | [`errors`]   | what an error means to an operator: kind, reason for metrics, advice             |
@@ -28,6 +29,7 @@ pub mod context;
 pub mod errors;
 pub mod group;
 mod native;
+pub mod range;
 pub mod settings;
 pub mod topic_id;
 

@@ -98,7 +98,7 @@ impl ClientSettings {
             config.set("sasl.kerberos.min.time.before.relogin", "0");
         }
         let kind = match role {
-            Role::Source(_) => RDKafkaType::RD_KAFKA_CONSUMER,
+            Role::Source(_) | Role::Replay(_) => RDKafkaType::RD_KAFKA_CONSUMER,
             Role::Sink(_) | Role::Admin => RDKafkaType::RD_KAFKA_PRODUCER,
         };
         config

@@ -6,6 +6,7 @@
 //!  GET /metrics      Prometheus text
 //!  GET /status       JSON
 //!      /maintenance  GET, POST, DELETE: see the module `maintenance`
+//!      /v1/replay    GET, POST, DELETE: see the module `replay`
 //! ```
 //!
 //! It stands beside the line, not on it: it reads through [`AdminState`], and changes nothing that a record meets. Everything a caller can
@@ -14,6 +15,7 @@
 
 pub mod client;
 mod maintenance;
+mod replay;
 
 use std::future::Future;
 use std::io;
@@ -39,6 +41,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Admin;
 use crate::maintenance::Maintenance;
+use crate::replay::Replays;
 use maintenance::Peer;
 
 /// What the admin listener reports. Called on its thread; each call must return at once and wait for nothing.
@@ -53,6 +56,10 @@ pub trait AdminState: Send + Sync + 'static {
     fn status(&self) -> serde_json::Value;
     /// Announced work on the link.
     fn maintenance(&self) -> &Maintenance;
+    /// The replays of an ingress; an egress has none.
+    fn replays(&self) -> Option<&Replays> {
+        None
+    }
     /// Called each second by the process: brings those metrics up to date that no event moves. Whether the link does its
     /// work, as [`AdminState::ready`].
     fn each_second(&self) -> Result<(), Vec<String>>;
@@ -334,16 +341,18 @@ fn router(state: Arc<dyn AdminState>) -> Router {
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/maintenance", get(maintenance::get).post(maintenance::post).delete(maintenance::delete))
+        .route("/v1/replay", get(replay::list).post(replay::post))
+        .route("/v1/replay/{id}", get(replay::get).delete(replay::delete))
         .fallback(async || {
             (
                 StatusCode::NOT_FOUND,
-                "not found; there are /healthz, /readyz, /metrics, /status and /maintenance\n",
+                "not found; there are /healthz, /readyz, /metrics, /status, /maintenance and /v1/replay\n",
             )
         })
         .method_not_allowed_fallback(async || {
             (
                 StatusCode::METHOD_NOT_ALLOWED,
-                "only GET is answered here; /maintenance also takes POST and DELETE\n",
+                "only GET is answered here; /maintenance and /v1/replay also take POST and DELETE\n",
             )
         })
         .with_state(state)

@@ -316,9 +316,14 @@ fn a_web_page_begins_and_ends_nothing() {
         // By a name that leads to 127.0.0.1, a page is of the same site and may set headers.
         ("x-ddc-request: 1\r\norigin: http://evil.example:9641\r\n", "a web page may not"),
     ] {
-        for method in ["POST", "DELETE"] {
-            let answer = change(&server, method, "/maintenance?for=2h", headers);
-            assert_eq!(code(&answer), "403", "{method} {headers}");
+        for (method, page) in [
+            ("POST", "/maintenance?for=2h"),
+            ("DELETE", "/maintenance?for=2h"),
+            ("POST", "/v1/replay"),
+            ("DELETE", "/v1/replay/x"),
+        ] {
+            let answer = change(&server, method, page, headers);
+            assert_eq!(code(&answer), "403", "{method} {page} {headers}");
             assert!(body(&answer).contains(why), "{answer}");
         }
     }
@@ -333,6 +338,20 @@ fn a_web_page_begins_and_ends_nothing() {
     assert!(!asked.to_lowercase().contains("access-control-allow"), "{asked}");
     assert!(server.state.maintenance.current(Instant::now()).is_none());
     assert_eq!(server.state.seconds.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_side_without_replays_says_where_to_ask() {
+    let server = start(None);
+    for page in ["/v1/replay", "/v1/replay/x"] {
+        let answer = server.get(page);
+        assert!(code(&answer) == "404" && body(&answer).contains("ask the ingress"), "{answer}");
+    }
+    for (method, page) in [("POST", "/v1/replay"), ("DELETE", "/v1/replay/x")] {
+        let answer = change(&server, method, page, ON_PURPOSE);
+        assert!(code(&answer) == "404" && body(&answer).contains("ask the ingress"), "{answer}");
+    }
+    assert_eq!(code(&change(&server, "PUT", "/v1/replay", ON_PURPOSE)), "405");
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod host;
 pub mod ingress;
 pub mod maintenance;
 mod reason;
+pub mod replay;
 pub mod sink;
 pub mod source;
 pub mod state;

@@ -258,6 +258,14 @@ metrics! {
         key_id: Reading, unit = Identifier;
         /// Times a topic was found to be another one of the same name.
         topics_recreated: Counter, unit = Events;
+        /// 1 while a replay is under way (`ddc replay`).
+        replay_active: Gauge, unit = Flag;
+        /// Records that replays have sent again.
+        replay_records_sent: Counter, unit = Records;
+        /// Offsets that replays have answered for without a record: deleted, compacted or aborted at the source.
+        replay_offsets_gone: Counter, unit = Records;
+        /// Replays that failed before their end; the answer of `GET /v1/replay` says why.
+        replays_failed: Counter, unit = Events;
         /// Errors of the source, by reason.
         source_errors: Counters<KafkaErrorReason>, unit = Events;
         /// Datagrams that a UDP source could not take, by reason.

@@ -11,6 +11,8 @@ pub(crate) mod gaps;
 pub(crate) mod keygen;
 mod preflight;
 pub(crate) mod ready;
+pub(crate) mod replay;
+mod replay_text;
 pub(crate) mod serve;
 pub(crate) mod top;
 pub(crate) mod version;

@@ -146,7 +146,7 @@ impl Proxy {
 }
 
 /// What tells the series of this process from those of others: its first link, and the site that link's file names.
-fn identity(first: Option<&Config>) -> Identity {
+pub(super) fn identity(first: Option<&Config>) -> Identity {
     let process =
         first.map_or_else(|| "ddc".to_owned(), |config| format!("{}-{}", config.side(), config.link().name));
     let site = first.and_then(|config| config.telemetry().site.as_ref()).map(|site| site.as_str().to_owned());
@@ -332,7 +332,7 @@ fn reload(proxies: &[Proxy], files: &[PathBuf], load: Load, log: &LogHandle) {
 }
 
 /// Starts the log as the first file says: on standard error, and for the syslog targets of `[telemetry]`.
-fn start_log(
+pub(super) fn start_log(
     config: Option<&Config>,
     identity: &Identity,
     process: &Arc<ProcessMetrics>,

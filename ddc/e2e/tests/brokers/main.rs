@@ -11,6 +11,8 @@ use ddc_e2e::cluster::Cluster;
 
 mod fields;
 mod gaps;
+mod gone;
+mod replay;
 mod restarts;
 mod security;
 mod topics;

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub enum Role {
     /// Reads as a member of a consumer group.
     Source(SourceSettings),
+    /// Reads ranges that it is told, as a member of no group, and must know where a partition ends.
+    Replay(SourceSettings),
     /// Writes, idempotent, in order.
     Sink(SinkSettings),
     /// Creates and describes topics.
@@ -56,6 +58,11 @@ impl Role {
         set("allow.auto.create.topics", "false".into());
         match self {
             Role::Source(source) => source.defaults(&mut set),
+            Role::Replay(source) => {
+                source.defaults(&mut set);
+                // The end of a range may hold no record: only the end of the log tells then that all of it was read.
+                set("enable.partition.eof", "true".into());
+            }
             Role::Sink(sink) => sink.defaults(&mut set),
             Role::Admin => {}
         }
@@ -74,6 +81,7 @@ const MESSAGE_MAX: u64 = 1_000_000_000;
 
 impl SourceSettings {
     fn defaults(&self, set: &mut impl FnMut(&str, String)) {
+        // librdkafka wants it also of who only assigns partitions to himself; the group is joined by `subscribe` alone.
         set("group.id", self.group.clone());
         // One commit rule, ours: only what was sent long enough ago is committed (DESIGN §5).
         set("enable.auto.commit", "false".into());

@@ -31,7 +31,7 @@ pub(super) fn canonical(key: &str) -> &str {
 /// Why an operator may not set this property in this role; `None` = he may.
 pub(super) fn protected(role: &Role, name: &str) -> Option<&'static str> {
     everywhere(name).or_else(|| match role {
-        Role::Source(_) => in_source(name),
+        Role::Source(_) | Role::Replay(_) => in_source(name),
         Role::Sink(_) => in_sink(name),
         Role::Admin => None,
     })

@@ -90,9 +90,12 @@ impl Visit<'_> {
     /// Settles the chunk: its records, and its offsets without records.
     pub fn finish(self) -> Settled {
         let Some(position) = self.position else { return Settled::default() };
-        // A replay stands outside of the chain: it closes holes and moves nothing.
-        let end = if self.kind == ChunkKind::Live { self.end } else { self.end.min(position.next) };
-        if self.kind == ChunkKind::Live && end >= position.next {
+        if self.kind == ChunkKind::Replay {
+            // It stands outside of the chain: it closes holes and moves nothing, also not the owner's epoch.
+            return position.settle(self.base, self.end.min(position.next));
+        }
+        let end = self.end;
+        if end >= position.next {
             (position.count, position.origin) = (self.count, self.origin);
         }
         position.epoch = position.epoch.max(self.epoch);

@@ -17,6 +17,7 @@ mod pace;
 mod pack;
 mod partitions;
 mod protect;
+mod replay;
 mod seal;
 mod split;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use outbox::PackedBlock;
 pub use pace::{Pacer, wire_bytes};
 pub use pack::{PackConfig, PackConfigError, PackError, Packer};
 pub use partitions::{Mark, PartitionStart, Slot};
+pub use replay::{ReplayPacker, ReplayRange, ReplaySlice, block_wire_bytes};
 pub use seal::{Datagrams, MAX_BURST_DATAGRAMS};
 
 use crate::keys::{LinkKey, SealMode};

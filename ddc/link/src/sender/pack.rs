@@ -189,22 +189,8 @@ const MIN_SYMBOL_SIZE: usize = 64;
 impl Packer {
     /// A packer without partitions.
     pub fn new(config: PackConfig, now: Instant) -> Result<Self, PackConfigError> {
-        let (size, symbols) = (config.symbol_size, config.source_symbols);
-        if !(MIN_SYMBOL_SIZE..=MAX_DATAGRAM - OVERHEAD).contains(&size)
-            || !(1..=MAX_SOURCE_SYMBOLS).contains(&symbols)
-        {
-            return Err(PackConfigError::Block { size, symbols });
-        }
-        let block = size * symbols;
-        let most =
-            ((block - Prelude::MAX_LEN) * MAX_FRAGMENTS as usize - RECORD_SLACK).min(MAX_MAX_RECORD_BYTES);
-        if config.max_record_bytes > most {
-            return Err(PackConfigError::MaxRecord { max: config.max_record_bytes, block, most });
-        }
-        if config.stream.len() > MAX_NAME_LEN {
-            return Err(PackConfigError::Stream(config.stream.len()));
-        }
-        let outbox = Outbox::new(size, symbols);
+        Self::check(&config)?;
+        let outbox = Outbox::new(config.symbol_size, config.source_symbols);
         Ok(Self {
             partitions: Partitions::new(config.max_partitions),
             open: OpenBatch::default(),
@@ -222,6 +208,26 @@ impl Packer {
             config,
             now,
         })
+    }
+
+    /// Whether the wire can carry what packers of this configuration would make.
+    pub(super) fn check(config: &PackConfig) -> Result<(), PackConfigError> {
+        let (size, symbols) = (config.symbol_size, config.source_symbols);
+        if !(MIN_SYMBOL_SIZE..=MAX_DATAGRAM - OVERHEAD).contains(&size)
+            || !(1..=MAX_SOURCE_SYMBOLS).contains(&symbols)
+        {
+            return Err(PackConfigError::Block { size, symbols });
+        }
+        let block = size * symbols;
+        let most =
+            ((block - Prelude::MAX_LEN) * MAX_FRAGMENTS as usize - RECORD_SLACK).min(MAX_MAX_RECORD_BYTES);
+        if config.max_record_bytes > most {
+            return Err(PackConfigError::MaxRecord { max: config.max_record_bytes, block, most });
+        }
+        if config.stream.len() > MAX_NAME_LEN {
+            return Err(PackConfigError::Stream(config.stream.len()));
+        }
+        Ok(())
     }
 
     /// Takes a partition in. Its records may be pushed from now on, from `start.next` upwards.

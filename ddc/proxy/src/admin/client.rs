@@ -9,10 +9,15 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::maintenance::GUARD;
+
 /// How long connecting, asking and each part of the answer may take: a probe must be quick.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest answer that is read; the longest of ours is `/status`, some kilobytes.
 const LONGEST_ANSWER: u64 = 1024 * 1024;
+
+/// The longest answer about a replay: a line for each of its ranges, and what is gone.
+const LONGEST_REPORT: u64 = 32 * 1024 * 1024;
 
 /// Where an admin listener is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,30 +48,47 @@ pub struct Answer {
 
 /// Asks for `path`, such as `/readyz`. `None`: what answered does not speak HTTP.
 pub fn get(place: &Place, path: &str) -> io::Result<Option<Answer>> {
+    exchange(place, &head("GET", path, "accept: text/plain\r\n"), LONGEST_ANSWER)
+}
+
+/// Asks for something else than a page: `POST` with a body of JSON, `DELETE`, or a `GET` with a long answer.
+pub fn ask_for(place: &Place, method: &str, path: &str, body: Option<&[u8]>) -> io::Result<Option<Answer>> {
+    let length = body
+        .map(|body| format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()))
+        .unwrap_or_default();
+    // What changes something must be meant: no web page can send this header.
+    let mut request = head(method, path, &format!("{GUARD}: 1\r\n{length}"));
+    request.extend_from_slice(body.unwrap_or_default());
+    exchange(place, &request, LONGEST_REPORT)
+}
+
+fn exchange(place: &Place, request: &[u8], longest: u64) -> io::Result<Option<Answer>> {
     let answer = match place {
         Place::Tcp(address) => {
             let stream = TcpStream::connect_timeout(address, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
-            ask(stream, path)?
+            ask(stream, request, longest)?
         }
         Place::Unix(socket) => {
             let stream = UnixStream::connect(socket)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
-            ask(stream, path)?
+            ask(stream, request, longest)?
         }
     };
     Ok(parse(&answer))
 }
 
-fn ask(mut stream: impl Read + Write, path: &str) -> io::Result<Vec<u8>> {
-    let request =
-        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: text/plain\r\nconnection: close\r\n\r\n");
+fn head(method: &str, path: &str, headers: &str) -> Vec<u8> {
+    format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}connection: close\r\n\r\n").into_bytes()
+}
+
+fn ask(mut stream: impl Read + Write, request: &[u8], longest: u64) -> io::Result<Vec<u8>> {
     // In one piece: what answers need not gather it.
-    stream.write_all(request.as_bytes())?;
+    stream.write_all(request)?;
     let mut answer = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
+    stream.take(longest).read_to_end(&mut answer)?;
     Ok(answer)
 }
 

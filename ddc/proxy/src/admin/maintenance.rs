@@ -1,4 +1,4 @@
-//! `/maintenance`: the one page of the admin listener that changes something, and what guards it.
+//! `/maintenance`: a page of the admin listener that changes something, and what guards such pages.
 //!
 //! ```text
 //!  GET    /maintenance          what is under way
@@ -97,16 +97,16 @@ fn failed(error: &MaintenanceError) -> Response {
     refused(code, &error.to_string())
 }
 
-fn panicked() -> Response {
+pub(super) fn panicked() -> Response {
     refused(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this program; the log has it")
 }
 
-fn refused(code: StatusCode, why: &str) -> Response {
+pub(super) fn refused(code: StatusCode, why: &str) -> Response {
     (code, fresh(format!("{why}\n"))).into_response()
 }
 
 /// Whether a request was made on purpose, by a program that is no browser.
-fn guard(headers: &HeaderMap) -> Result<(), &'static str> {
+pub(super) fn guard(headers: &HeaderMap) -> Result<(), &'static str> {
     if headers.contains_key(header::ORIGIN) {
         return Err(
             "a web page may not change anything here; use a program such as curl, which sends no Origin header",

@@ -109,6 +109,9 @@ const LONGEST_COMMIT_DELAY: Duration = Duration::from_hours(1);
 /// What librdkafka may have fetched and not handed over yet.
 const FETCH_QUEUE: ByteSize = ByteSize::mib(16);
 
+/// What a replay holds: 4 MiB fetched, 4 MiB that wait for the link, what is packed and confirmed together, its client.
+const REPLAY_MEMORY: ByteSize = ByteSize::mib(16);
+
 /// Waiting longer than this for the link is worth a notice when the source cannot wait.
 const STALE: Duration = Duration::from_secs(10);
 
@@ -123,13 +126,16 @@ impl IngressConfig {
             Source::Kafka(_) => MemoryItem { purpose: "fetched from Kafka", size: FETCH_QUEUE },
             Source::Udp(source) => MemoryItem { purpose: "datagrams of one read", size: source.read_bytes() },
         };
-        vec![
+        let replay = matches!(self.source, Source::Kafka(_))
+            .then_some(MemoryItem { purpose: "a replay, while one is under way", size: REPLAY_MEMORY });
+        let items = vec![
             MemoryItem { purpose: "process", size: BASE_MEMORY },
             read,
             MemoryItem { purpose: "packed, waiting for the link ([link] buffer)", size: self.buffer },
             MemoryItem { purpose: "blocks being sent (FEC, interleave)", size: self.blocks_in_flight() },
             MemoryItem { purpose: "3 × the largest record", size: records },
-        ]
+        ];
+        items.into_iter().chain(replay).collect()
     }
 
     /// The largest record that is packed.
@@ -368,6 +374,15 @@ fn kafka_source(
 }
 
 impl KafkaSource {
+    /// How a client is set up that reads ranges again, without the group: as the source's, with a queue of its own.
+    pub fn replay_role(&self, max_record_bytes: ByteSize, queue: ByteSize) -> Role {
+        Role::Replay(SourceSettings {
+            group: self.group.clone(),
+            max_record_bytes: max_record_bytes.bytes(),
+            queue_bytes: queue.bytes(),
+        })
+    }
+
     /// How its client is set up: `source.client.build(&source.role(config.pack.max_record_bytes))`.
     pub fn role(&self, max_record_bytes: ByteSize) -> Role {
         role(&self.group, max_record_bytes)

@@ -30,10 +30,11 @@ use crate::admin::AdminState;
 use crate::certificates::Certificates;
 use crate::config::{self, IngressConfig, LinkKey, Rate, Seal, Side, Source};
 use crate::maintenance::{Maintenance, tell};
+use crate::replay::{self, Replays};
 use crate::source::kafka::{self, BATCH_RECORDS, KafkaSource, LAST_COMMIT};
 use crate::source::udp::{self, UdpSource};
 use crate::state::StateDir;
-use link::LinkThread;
+pub(crate) use link::LinkThread;
 use shared::OnEnd;
 
 /// Blocks that may wait for the link, however small they are; their bytes are bounded by `[link] buffer`.
@@ -66,7 +67,7 @@ pub struct Options {
 pub struct RateCell(Arc<AtomicU64>);
 
 impl RateCell {
-    fn new(rate: Rate) -> Self {
+    pub(crate) fn new(rate: Rate) -> Self {
         let cell = Self(Arc::default());
         cell.set(rate);
         cell
@@ -81,7 +82,7 @@ impl RateCell {
         self.0.store(bits, Ordering::Relaxed);
     }
 
-    fn get(&self) -> Option<u64> {
+    pub(crate) fn get(&self) -> Option<u64> {
         Some(self.0.load(Ordering::Relaxed)).filter(|bits| *bits > 0)
     }
 }
@@ -91,7 +92,7 @@ impl RateCell {
 pub struct SealCell(Arc<Mutex<(Seal<LinkKey>, u64)>>);
 
 impl SealCell {
-    fn new(seal: Seal<LinkKey>) -> Self {
+    pub(crate) fn new(seal: Seal<LinkKey>) -> Self {
         Self(Arc::new(Mutex::new((seal, 0))))
     }
 
@@ -131,6 +132,7 @@ pub struct Ingress {
     registry: Registry,
     maintenance: Arc<Maintenance>,
     certificates: Arc<Certificates>,
+    replays: Arc<Replays>,
     started: Instant,
     threads: Vec<JoinHandle<()>>,
 }
@@ -158,6 +160,10 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
     )
     .with_context(|| format!("link {name}"))?;
     let packer = Packer::new(pack_config(&config), Instant::now()).with_context(|| format!("link {name}"))?;
+    let (mut replay_in, mut replay_out) = (None, None);
+    if config.kafka().is_some() {
+        (replay_in, replay_out) = replay::port(&config, rate.clone()).unzip();
+    }
     let source = match &config.source {
         Source::Kafka(settings) => {
             let reporter = Reporter::new(name.as_str(), "source");
@@ -171,6 +177,7 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
                 shared: Arc::clone(&shared),
                 state,
                 metrics: Arc::clone(&metrics),
+                replay: replay_out.take(),
             };
             let source = KafkaSource::new(parts);
             SourceThread::Kafka(Box::new(
@@ -210,10 +217,12 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
         drop(end);
         link_tick.retire();
     })?;
+    let replays = Replays::new(Arc::clone(&config), Arc::clone(&shared), Arc::clone(&metrics), replay_in);
     Ok(Ingress {
         config,
         shared,
         metrics,
+        replays: Arc::new(replays),
         watchdog: options.watchdog.clone(),
         rate,
         seal,
@@ -250,7 +259,7 @@ impl Ingress {
     pub fn join(self) -> bool {
         self.stop();
         let ended: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
-        ended.iter().all(Result::is_ok)
+        ended.iter().all(Result::is_ok) & self.replays.join()
     }
 
     /// Whether a thread has ended though nobody asked for a stop.
@@ -293,6 +302,7 @@ impl Ingress {
             registry: self.registry.clone(),
             maintenance: Arc::clone(&self.maintenance),
             certificates: Arc::clone(&self.certificates),
+            replays: Arc::clone(&self.replays),
             started: self.started,
         }
     }
@@ -308,6 +318,7 @@ pub struct View {
     registry: Registry,
     maintenance: Arc<Maintenance>,
     certificates: Arc<Certificates>,
+    replays: Arc<Replays>,
     started: Instant,
 }
 
@@ -356,6 +367,7 @@ impl AdminState for View {
                 "records": metrics.records_sent.value(),
             },
             "maintenance": self.maintenance.status(Instant::now()),
+            "replay": self.replays.all().last().map(|job| job.summary()),
             "notes": self.shared.notes(),
             "problems": self.shared.problems(),
         })
@@ -363,6 +375,10 @@ impl AdminState for View {
 
     fn maintenance(&self) -> &Maintenance {
         &self.maintenance
+    }
+
+    fn replays(&self) -> Option<&Replays> {
+        Some(&self.replays)
     }
 
     fn each_second(&self) -> Result<(), Vec<String>> {
@@ -373,7 +389,8 @@ impl AdminState for View {
     }
 }
 
-fn pack_config(config: &IngressConfig) -> PackConfig {
+/// How records of this link are packed, live ones and replayed ones.
+pub(crate) fn pack_config(config: &IngressConfig) -> PackConfig {
     PackConfig {
         stream: String::new(),
         symbol_size: config.link.mtu.symbol_size(config.target.ip()),

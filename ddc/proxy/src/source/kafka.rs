@@ -43,6 +43,7 @@ use super::starting::Starting;
 use super::topics::TopicWatch;
 use crate::config::{IngressConfig, KafkaSource as Settings, TopicPattern};
 use crate::ingress::Shared;
+use crate::replay::ReplayOut;
 use crate::state::StateDir;
 use report::Trouble;
 
@@ -108,12 +109,15 @@ pub struct Parts {
     pub state: Arc<StateDir>,
     /// The link's metrics.
     pub metrics: Arc<LinkMetrics<IngressMetrics>>,
+    /// What replays send.
+    pub replay: Option<ReplayOut>,
 }
 
 impl KafkaSource {
     /// Joins the group; partitions come once the broker answers.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { config, settings, member, reporter, packer, blocks, shared, state, metrics } = parts;
+        let Parts { config, settings, member, reporter, packer, blocks, shared, state, metrics, replay } =
+            parts;
         let starting = Starting::new(state)?;
         let patterns = &settings.topics;
         let topics: Vec<&str> = patterns.iter().map(TopicPattern::as_str).collect();
@@ -125,15 +129,19 @@ impl KafkaSource {
             .collect();
         let now = Instant::now();
         let link: Arc<str> = config.link.name.as_str().into();
+        let mut outlet = Outlet::new(
+            packer,
+            CommitLog::new(settings.commit_delay),
+            blocks,
+            Arc::clone(&shared),
+            Arc::clone(&metrics),
+            config.buffer.0,
+        );
+        if let Some(replay) = replay {
+            outlet.set_replay(replay);
+        }
         Ok(Self {
-            outlet: Outlet::new(
-                packer,
-                CommitLog::new(settings.commit_delay),
-                blocks,
-                Arc::clone(&shared),
-                Arc::clone(&metrics),
-                config.buffer.0,
-            ),
+            outlet,
             starting,
             topics: TopicWatch::new(member.consumer(), settings.topic_epoch, named, Arc::clone(&link)),
             settings,
@@ -188,7 +196,8 @@ impl KafkaSource {
         let deadline = self.outlet.packer.next_deadline().map(|at| at.saturating_duration_since(now));
         // A lingering block that only waits for the link is looked at each millisecond.
         let wait = deadline.map_or(LONGEST_WAIT, |wait| wait.max(ROOM_WAIT));
-        wait.min(LONGEST_WAIT)
+        let longest = if self.outlet.is_replaying() { ROOM_WAIT } else { LONGEST_WAIT };
+        wait.min(longest)
     }
 
     /// Reads and packs as long as there is room; what finds none is kept for the next time.

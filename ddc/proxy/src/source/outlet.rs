@@ -8,10 +8,11 @@ use crossbeam_channel::Sender as BlockSender;
 use ddc_link::sender::{PackError, PackedBlock, Packer, Slot};
 use ddc_telemetry::catalogue::IngressMetrics;
 use ddc_telemetry::exposition::LinkMetrics;
-use ddc_wire::{RecordHeader, Timestamp};
+use ddc_wire::{Prelude, RecordHeader, Timestamp};
 
 use super::commit::CommitLog;
 use crate::ingress::Shared;
+use crate::replay::ReplayOut;
 
 /// The longest wait for room before looking again; room comes at the link's rate.
 pub const ROOM_WAIT: Duration = Duration::from_millis(1);
@@ -34,6 +35,10 @@ pub struct Outlet {
     packed_records: u64,
     /// [`Shared::blocks_lost`] as it was seen last.
     blocks_lost: u64,
+    /// The last live block was not the last fragment of its batch.
+    mid_batch: bool,
+    /// Blocks of a replay, for which live ones leave room.
+    replay: Option<ReplayOut>,
 }
 
 impl Outlet {
@@ -57,7 +62,19 @@ impl Outlet {
             packed_blocks: 0,
             packed_records: 0,
             blocks_lost: 0,
+            mid_batch: false,
+            replay: None,
         }
+    }
+
+    /// Replays may use what live records leave of the link.
+    pub fn set_replay(&mut self, replay: ReplayOut) {
+        self.replay = Some(replay);
+    }
+
+    /// Whether a replay is under way: blocks should be moved each millisecond.
+    pub fn is_replaying(&self) -> bool {
+        self.replay.as_ref().is_some_and(ReplayOut::is_active)
     }
 
     /// Whether a block waits for room: nothing should be read then.
@@ -126,9 +143,36 @@ impl Outlet {
         if let Some(block) = self.waiting.take() {
             return Some(block);
         }
+        if !self.mid_batch
+            && let Some(block) = self.replayed(now, true)
+        {
+            return Some(block);
+        }
         let ready = self.shared.link_idle.load(Ordering::Relaxed) && self.blocks.is_empty();
-        let block = self.packer.poll(now, ready)?;
+        let Some(block) = self.packer.poll(now, ready) else { return self.replayed(now, false) };
+        // What stands between two fragments of a batch would tear it.
+        self.mid_batch =
+            Prelude::decode(&block.bytes).is_ok_and(|(prelude, _)| prelude.fragment + 1 < prelude.fragments);
         self.log.packed(self.packed_blocks, &block.marks);
+        self.packed_blocks += 1;
+        Some(block)
+    }
+
+    /// A block of a replay: of the slice that has begun, or of a new one, which does not begin during a stop. Before live
+    /// blocks (`first`) a slice begins only when they have kept all back for long.
+    fn replayed(&mut self, now: Instant, first: bool) -> Option<PackedBlock> {
+        let replay = self.replay.as_mut()?;
+        let number = self.packed_blocks;
+        let block = if replay.is_mid_slice() {
+            replay.rest(number)?
+        } else {
+            let starved = replay.is_starved(now);
+            if (first && !starved) || self.shared.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            let queued = self.shared.queued_bytes.load(Ordering::Relaxed);
+            replay.begin(now, queued, starved, number)?
+        };
         self.packed_blocks += 1;
         Some(block)
     }
@@ -146,17 +190,25 @@ impl Outlet {
             self.log.forget_all();
             // What is packed already lies behind the hole. It is read again, in order.
             while self.packer.poll(now, true).is_some() {}
+            self.mid_batch = false;
+            if let Some(replay) = &mut self.replay {
+                replay.note_lost();
+            }
             self.packed_blocks -= u64::from(self.waiting.take().is_some());
             self.shared.good_from.store(self.packed_blocks, Ordering::Release);
             self.shared.loss_seen.store(lost, Ordering::Release);
         }
         self.log.sent(now, sent);
+        if let Some(replay) = &mut self.replay {
+            replay.note_sent(sent);
+        }
         news
     }
 
     /// Whether everything that was packed has been handed to the kernel.
     pub fn is_sent(&self) -> bool {
         self.waiting.is_none()
+            && !self.replay.as_ref().is_some_and(ReplayOut::is_mid_slice)
             && self.packer.queued_bytes() == 0
             && self.shared.sent_blocks.load(Ordering::Acquire) >= self.packed_blocks
     }

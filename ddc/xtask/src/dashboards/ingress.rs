@@ -120,6 +120,24 @@ fn source() -> Vec<Panel> {
             ],
         ).runbooks(&["GroupFlapping", "TopicRecreated"]),
         lines(
+            "Replayed records",
+            "Records sent again by `ddc replay`, and offsets that it answered for without one: gone at the source.",
+            vec![
+                target(series("ddc_ingress_replay_records_sent_total").rate(), "records {{link}}"),
+                target(series("ddc_ingress_replay_offsets_gone_total").rate(), "gone {{link}}"),
+            ],
+        ),
+        lines(
+            "Replays under way",
+            "Whether a replay is under way: it takes half of the rate at most, and leaves precedence to live records.",
+            vec![target(series("ddc_ingress_replay_active").now(), "{{link}}")],
+        ),
+        lines(
+            "Replays that failed",
+            "Replays that ended before their end. They may be asked for again.",
+            vec![target(series("ddc_ingress_replays_failed_total").rate(), "{{link}}")],
+        ).runbooks(&["ReplayFailed"]),
+        lines(
             "Not taken by reason",
             "Datagrams that a UDP source could not take. They are lost for good: only Kafka keeps what waits.",
             vec![target(series("ddc_ingress_source_drops_total").by("reason").rate(), "{{link}} {{reason}}")],

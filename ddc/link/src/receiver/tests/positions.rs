@@ -126,6 +126,26 @@ fn the_first_chunk_ever_names_everything_before_it() {
     assert!(positions.is_empty());
 }
 
+/// A replay has no owner: whatever epoch its chunks carry, the next live chunk is not of an older one.
+#[test]
+fn a_replay_leaves_epoch_origin_and_count_alone() {
+    let mut positions = Positions::default();
+    chunk(&mut positions, header(None, 110, 10), &[]);
+    chunk(&mut positions, header(Some(119), 121, 20), &[120]);
+    let alien = ChunkHeader {
+        kind: ChunkKind::Replay,
+        epoch: Epoch(99),
+        origin: 112,
+        count: 7,
+        ..header(None, 300, 0)
+    };
+    assert_eq!(chunk(&mut positions, alien, &[113, 120, 200]), (None, vec![Late, Duplicate, Ahead]));
+    let position = positions.get(&key()).unwrap();
+    assert_eq!((position.epoch(), position.origin(), position.count()), (Epoch(10), 100, 20));
+    assert_eq!((position.next(), position.holes()), (121, &[OffsetRange { first: 110, last: 111 }][..]));
+    assert!(!positions.enter(&header(Some(120), 122, 21), 1).older_epoch);
+}
+
 #[test]
 fn a_ledger_names_a_lost_tail_and_a_wholly_lost_stream() {
     let mut positions = Positions::default();

@@ -98,6 +98,7 @@ impl Run {
             metrics: Arc::clone(&metrics),
             config: Arc::new(config),
             settings,
+            replay: None,
         })
         .unwrap();
         let watchdog = Watchdog::new(None);
