@@ -22,7 +22,7 @@ use crate::{LIMIT, clusters};
 
 /// A path that can be cut: every datagram crosses, or none.
 struct Cut {
-    cut: Arc<AtomicBool>,
+    lossy: Arc<AtomicBool>,
     end: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -34,19 +34,19 @@ impl Cut {
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         link.ingress.set("link.target", socket.local_addr().unwrap().to_string());
         let egress = format!("127.0.0.1:{}", link.port());
-        let (cut, end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (is_cut, ends) = (Arc::clone(&cut), Arc::clone(&end));
+        let (is_cut, end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (cut, ends) = (Arc::clone(&is_cut), Arc::clone(&end));
         let thread = thread::spawn(move || {
-            let mut datagram = [0; 65_536];
+            let mut datagram = vec![0; 65_536];
             while !ends.load(Relaxed) {
                 let Ok((length, _)) = socket.recv_from(&mut datagram) else { continue };
-                if !is_cut.load(Relaxed) {
+                if !cut.load(Relaxed) {
                     // Refused while no egress listens: lost, as on a diode.
                     let _ = socket.send_to(&datagram[..length], &egress);
                 }
             }
         });
-        Cut { cut, end, thread: Some(thread) }
+        Cut { lossy: is_cut, end, thread: Some(thread) }
     }
 }
 
@@ -62,10 +62,10 @@ impl Drop for Cut {
 fn lose(cut: &Cut, ingress: &Proxy, egress: &Proxy, producer: &Producer, topic: &str, partitions: u32) {
     let sent = || ingress.status()["sent"]["records"].as_u64().unwrap();
     let before = sent();
-    cut.cut.store(true, Relaxed);
+    cut.lossy.store(true, Relaxed);
     producer.fill(topic, partitions, 1000..1100);
     until_true("they are sent", LIMIT, || sent() == before + 100);
-    cut.cut.store(false, Relaxed);
+    cut.lossy.store(false, Relaxed);
     producer.fill(topic, partitions, 1100..1150);
     until_true("they are named", LIMIT, || egress.named_missing().len() == partitions as usize);
 }

@@ -54,7 +54,9 @@ impl Filled {
     pub(crate) fn checkpoint(&mut self) {
         for (slot, gathered) in std::mem::take(&mut self.gathering) {
             let ranges = self.under_way.entry(slot).or_default();
-            gathered.into_iter().for_each(|range| ranges::add(ranges, range));
+            for range in gathered {
+                ranges::add(ranges, range);
+            }
         }
     }
 

@@ -47,7 +47,7 @@ const ASK: Duration = Duration::from_millis(500);
 /// The journal is told this often.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 /// One kind of trouble is logged this often at most.
-const LOG_EVERY: Duration = Duration::from_secs(60);
+const LOG_EVERY: Duration = Duration::from_mins(1);
 
 /// What a publisher is made of.
 pub(crate) struct PublisherParts<'a> {
@@ -182,7 +182,9 @@ impl Publisher {
     fn answers(&mut self) {
         let mut answers = Vec::new();
         self.producer.answers(&mut answers);
-        answers.into_iter().for_each(|answer| self.answer(answer));
+        for answer in answers {
+            self.answer(answer);
+        }
         // After something came back nothing behind it counts: all of that is given again, in order.
         while self.came_back.is_none()
             && let Some((seq, true)) = self.on_the_way.front()

@@ -142,7 +142,7 @@ impl GapBook {
             return Vec::new();
         }
         let known = self.overlapping(key, range);
-        let covered: Vec<_> = known.iter().map(|gap| gap.range()).collect();
+        let covered: Vec<_> = known.iter().map(Gap::range).collect();
         let mut changed = Vec::new();
         for mut gap in known {
             let within = intersection(gap.range(), range);

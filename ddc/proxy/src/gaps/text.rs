@@ -32,6 +32,7 @@ pub(super) fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 pub(super) mod optional {
     use super::*;
 
+    #[expect(clippy::ref_option, reason = "serde hands it so")]
     pub(in super::super) fn serialize<T: Display, S: Serializer>(
         value: &Option<T>,
         serializer: S,
@@ -74,7 +75,7 @@ pub(super) mod label {
 
 /// Ranges as pairs: `[[100,119],[130,199]]`.
 pub(super) mod ranges {
-    use super::*;
+    use super::{Deserialize, Deserializer, OffsetRange, Serializer};
 
     pub(in super::super) fn serialize<S: Serializer>(
         ranges: &[OffsetRange],
