@@ -117,8 +117,8 @@ fn one_gap_is_shown_with_what_to_do() {
         "offsets    100 to 199, 100 in all",
         "missing    100 to 119",
         "missing    130 to 199",
-        "ddc replay --topic orders --partition 3 --from 100 --to 119",
-        "ddc replay --topic orders --partition 3 --from 130 --to 199",
+        "ddc replay -c /etc/ddc/ingress-plant-a.toml --topic orders --partition 3 --from 100 --to 119",
+        "ddc replay -c /etc/ddc/ingress-plant-a.toml --topic orders --partition 3 --from 130 --to 199",
     ] {
         assert!(out.lines().any(|has| has == line), "{line}\n{out}");
     }

@@ -54,12 +54,14 @@ fn one(link: &LinkGaps, gap: &Gap) -> String {
         row("given up", &format!("{} to {}: not taken any more if it comes", range.first, range.last));
     }
     if gap.state == GapState::Open {
-        page.push_str("\nTo bring it over, at the source side:\n\n");
+        page.push_str(
+            "\nTo bring it over, at the source side (with the path of the ingress's file there):\n\n",
+        );
         for range in &gap.open {
             let _ = writeln!(
                 page,
-                "ddc replay --topic {} --partition {} --from {} --to {}",
-                gap.topic, gap.partition, range.first, range.last
+                "ddc replay -c /etc/ddc/ingress-{}.toml --topic {} --partition {} --from {} --to {}",
+                link.place.link, gap.topic, gap.partition, range.first, range.last
             );
         }
     }
