@@ -220,8 +220,8 @@ class Mirror(unittest.TestCase):
 
     def test_the_tar_holds_the_bundle(self):
         self.fetched()
-        with tarfile.open(self.directory / "bundle.tar") as archive:
-            archive.extractall(self.directory / "site", filter="data")
+        (self.directory / "site").mkdir()
+        subprocess.run(["tar", "-C", self.directory / "site", "-xf", self.directory / "bundle.tar"], check=True)
         self.bundle = self.directory / "site/bundle"
         self.run_mirror("verify", "--lock", self.lock)
 
