@@ -286,15 +286,7 @@ impl Packer {
         if offset < next || offset == i64::MAX {
             return Err(PackError::OffsetOrder { offset, next });
         }
-        if headers.len() > MAX_RECORD_HEADERS {
-            return Err(PackError::TooManyHeaders(headers.len()));
-        }
-        let len = key.map_or(0, <[u8]>::len)
-            + value.map_or(0, <[u8]>::len)
-            + headers.clone().map(header_len).sum::<usize>();
-        if len > self.config.max_record_bytes {
-            return Err(PackError::TooLarge { len, max: self.config.max_record_bytes });
-        }
+        let len = checked_len(key, value, &headers, self.config.max_record_bytes)?;
         if self.outbox.queued_bytes() >= self.max_queued() {
             return Err(PackError::Full);
         }
@@ -549,7 +541,26 @@ fn keep(spare: &mut Vec<RecordWriter>, max_raw: usize, writer: RecordWriter) {
     }
 }
 
-/// Bytes of a header, as `max_record_bytes` counts them.
-pub(super) fn header_len(header: RecordHeader<'_>) -> usize {
-    header.name.len() + header.value.map_or(0, <[u8]>::len)
+/// Bytes of a record, as `max_record_bytes` counts them: key, value, names and values of headers.
+pub(super) fn record_len<'h>(
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: impl Iterator<Item = RecordHeader<'h>>,
+) -> usize {
+    let headers = headers.map(|header| header.name.len() + header.value.map_or(0, <[u8]>::len));
+    key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers.sum::<usize>()
+}
+
+/// [`record_len`] of a record that may be packed; fails when it has too many headers or more than `max` bytes.
+pub(super) fn checked_len<'h>(
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &(impl ExactSizeIterator<Item = RecordHeader<'h>> + Clone),
+    max: usize,
+) -> Result<usize, PackError> {
+    if headers.len() > MAX_RECORD_HEADERS {
+        return Err(PackError::TooManyHeaders(headers.len()));
+    }
+    let len = record_len(key, value, headers.clone());
+    if len > max { Err(PackError::TooLarge { len, max }) } else { Ok(len) }
 }

@@ -19,14 +19,14 @@ use std::sync::Arc;
 
 use ddc_fec::Code;
 use ddc_wire::{
-    ChunkHeader, ChunkKind, Chunks, Codec, Content, Epoch, MAX_NAME_LEN, MAX_RECORD_HEADERS, OVERHEAD,
-    RecordHeader, RecordWriter, Timestamp, TopicId, write_chunk,
+    ChunkHeader, ChunkKind, Chunks, Codec, Content, Epoch, MAX_NAME_LEN, OVERHEAD, RecordHeader,
+    RecordWriter, Timestamp, TopicId, write_chunk,
 };
 
 use super::compress::{Compressor, FillEstimate};
 use super::outbox::{ClosedBatch, Outbox, PackedBlock};
 use super::pace::wire_bytes;
-use super::pack::{PackConfig, PackConfigError, PackError, Packer, header_len};
+use super::pack::{PackConfig, PackConfigError, PackError, Packer, checked_len, record_len};
 use super::split::record_bound;
 
 /// What is answered for: offsets of one partition in one life of its topic.
@@ -130,15 +130,7 @@ impl ReplayPacker {
         if offset < next || offset > open.range.last {
             return Err(PackError::OffsetOrder { offset, next });
         }
-        if headers.len() > MAX_RECORD_HEADERS {
-            return Err(PackError::TooManyHeaders(headers.len()));
-        }
-        let len = key.map_or(0, <[u8]>::len)
-            + value.map_or(0, <[u8]>::len)
-            + headers.clone().map(header_len).sum::<usize>();
-        if len > self.max_record_bytes {
-            return Err(PackError::TooLarge { len, max: self.max_record_bytes });
-        }
+        let len = checked_len(key, value, &headers, self.max_record_bytes)?;
         let head = self.head_bound();
         let with_it = head + self.writer.len() + record_bound(len, headers.len());
         if !self.writer.is_empty() && with_it > self.fill.target() {
@@ -212,9 +204,7 @@ impl ReplayPacker {
         part.start(base);
         // Written by the packer itself, so that nothing of it is malformed.
         for record in Chunks::new(&original).flatten().flat_map(|chunk| chunk.records.flatten()) {
-            let len = record.key.map_or(0, <[u8]>::len)
-                + record.value.map_or(0, <[u8]>::len)
-                + record.headers.clone().map(header_len).sum::<usize>();
+            let len = record_len(record.key, record.value, record.headers.clone());
             let bound = record_bound(len, record.headers.len());
             if !part.is_empty() && head + part.len() + bound > capacity {
                 let next = part.next_offset();

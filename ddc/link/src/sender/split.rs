@@ -6,7 +6,7 @@
 
 use ddc_wire::{Chunks, Codec, write_chunk};
 
-use super::pack::{Packer, header_len};
+use super::pack::{Packer, record_len};
 
 /// Upper bound of a record's bytes in a batch; `len` is its key, value and headers.
 pub(super) fn record_bound(len: usize, headers: usize) -> usize {
@@ -51,9 +51,7 @@ fn encode_first_part(packer: &mut Packer, original: &[u8], budget: usize) -> Vec
         let mut end = open.end;
         used += head;
         for record in chunk.records.flatten() {
-            let len = record.key.map_or(0, <[u8]>::len)
-                + record.value.map_or(0, <[u8]>::len)
-                + record.headers.clone().map(header_len).sum::<usize>();
+            let len = record_len(record.key, record.value, record.headers.clone());
             used += record_bound(len, record.headers.len());
             stopped |= used > budget && (!raw.is_empty() || !open.writer.is_empty());
             if stopped {
@@ -96,10 +94,7 @@ fn close_part(packer: &mut Packer, original: &[u8], taken: &[u32], codec: Codec,
             open.writer.start(partition.base());
             open.record_bytes = 0;
             for record in chunk.records.flatten().skip(taken as usize) {
-                open.record_bytes += (record.key.map_or(0, <[u8]>::len)
-                    + record.value.map_or(0, <[u8]>::len)
-                    + record.headers.clone().map(header_len).sum::<usize>())
-                    as u64;
+                open.record_bytes += record_len(record.key, record.value, record.headers.clone()) as u64;
                 let pushed = open.writer.push(
                     record.offset,
                     record.timestamp,

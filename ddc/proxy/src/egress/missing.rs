@@ -347,10 +347,10 @@ fn warn_given_up(link: &str, gap: &Gap, why: &str) {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that fails should panic")]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn partition(topic: &str) -> Arc<SourcePartition> {
+    pub(crate) fn partition(topic: &str) -> Arc<SourcePartition> {
         Arc::new(SourcePartition {
             stream: String::new(),
             topic: topic.into(),

@@ -72,16 +72,8 @@ impl Run {
 mod tests {
     use ddc_telemetry::LinkMetrics;
 
+    use super::super::missing::tests::partition;
     use super::*;
-
-    fn partition(topic: &str) -> Arc<SourcePartition> {
-        Arc::new(SourcePartition {
-            stream: String::new(),
-            topic: topic.into(),
-            topic_id: "epoch-1".into(),
-            partition: 3,
-        })
-    }
 
     #[test]
     fn neighbours_become_one_range_and_others_do_not() {

@@ -457,13 +457,14 @@ fn order_is_kept_over_many_batches_and_rubbish_changes_nothing() {
     assert!(metrics.common.dropped_packets.value(DropReason::Short) >= 120);
 }
 
-#[test]
-fn what_is_lost_is_named_and_comes_late_when_it_comes() {
-    let directory = tempfile::tempdir().unwrap();
-    let mock = mock(&[("lossy", 1)]);
-    let egress = start(config(directory.path(), &mock.bootstrap_servers()), &options()).unwrap();
+/// Sends `0..30` of a topic and loses `10..20`; the egress knows the gap when this returns.
+fn lose_ten(egress: &Egress, topic: &str) {
+    lose_ten_of(egress, topic, 0);
+}
+
+fn lose_ten_of(egress: &Egress, topic: &str, partition: i32) {
     let mut sender = TestSender::new(egress.view().local_addr(), (8, 0));
-    let slot = sender.assign("lossy", 0, 0, None);
+    let slot = sender.assign(topic, partition, 0, None);
     for offset in 0..30 {
         if offset == 10 || offset == 20 {
             sender.flush();
@@ -473,18 +474,35 @@ fn what_is_lost_is_named_and_comes_late_when_it_comes() {
     }
     sender.flush();
     wait_for("the gap", || !egress.view().missing().is_empty());
+}
+
+/// A new owner sends these offsets again.
+fn send_again(egress: &Egress, topic: &str, range: std::ops::Range<i64>) {
+    send_again_of(egress, topic, 0, range);
+}
+
+fn send_again_of(egress: &Egress, topic: &str, partition: i32, range: std::ops::Range<i64>) {
+    let mut again = TestSender::new(egress.view().local_addr(), (8, 0));
+    let slot = again.assign(topic, partition, range.start, Some((range.start - 1, range.start as u64)));
+    for offset in range {
+        again.record(slot, &Sent::plain(offset, 100));
+    }
+    again.flush();
+}
+
+#[test]
+fn what_is_lost_is_named_and_comes_late_when_it_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mock = mock(&[("lossy", 1)]);
+    let egress = start(config(directory.path(), &mock.bootstrap_servers()), &options()).unwrap();
+    lose_ten(&egress, "lossy");
     let missing = egress.view().missing();
     let ranges: Vec<_> =
         missing.iter().map(|range| (range.first, range.last, range.records, range.reason)).collect();
     assert_eq!(ranges, [(10, 19, Some(10), "lost")]);
     assert_eq!(missing[0].partition.topic, "lossy");
     // A new owner sends an overlap: the hole fills, late; what is there already is skipped.
-    let mut again = TestSender::new(egress.view().local_addr(), (8, 0));
-    let slot = again.assign("lossy", 0, 5, Some((4, 5)));
-    for offset in 5..35 {
-        again.record(slot, &Sent::plain(offset, 100));
-    }
-    again.flush();
+    send_again(&egress, "lossy", 5..35);
     let got = read(&mock, "lossy", 1, 35);
     let expected: Vec<i64> = (0..10).chain(20..30).chain(10..20).chain(30..35).collect();
     assert_eq!(offsets(&got, 0), expected);

@@ -32,39 +32,6 @@ fn counts(egress: &Egress) -> [Value; 4] {
     ["open", "open_offsets", "given_up", "closed"].map(|name| status["gaps"][name].clone())
 }
 
-/// Sends `0..30` of a topic and loses `10..20`; the egress knows the gap when this returns.
-fn lose_ten(egress: &Egress, topic: &str) {
-    lose_ten_of(egress, topic, 0);
-}
-
-fn lose_ten_of(egress: &Egress, topic: &str, partition: i32) {
-    let mut sender = TestSender::new(egress.view().local_addr(), (8, 0));
-    let slot = sender.assign(topic, partition, 0, None);
-    for offset in 0..30 {
-        if offset == 10 || offset == 20 {
-            sender.flush();
-            sender.lose = Box::new(move |_| offset == 10);
-        }
-        sender.record(slot, &Sent::plain(offset, 100));
-    }
-    sender.flush();
-    wait_for("the gap", || !egress.view().missing().is_empty());
-}
-
-/// A new owner sends these offsets again.
-fn send_again(egress: &Egress, topic: &str, range: std::ops::Range<i64>) {
-    send_again_of(egress, topic, 0, range);
-}
-
-fn send_again_of(egress: &Egress, topic: &str, partition: i32, range: std::ops::Range<i64>) {
-    let mut again = TestSender::new(egress.view().local_addr(), (8, 0));
-    let slot = again.assign(topic, partition, range.start, Some((range.start - 1, range.start as u64)));
-    for offset in range {
-        again.record(slot, &Sent::plain(offset, 100));
-    }
-    again.flush();
-}
-
 #[test]
 fn a_gap_is_kept_over_restarts_and_closed_part_by_part() {
     let directory = tempfile::tempdir().unwrap();
