@@ -72,6 +72,7 @@ impl ProduceThread {
             max_record_bytes: u64::from(LARGEST_VALUE) + 1024,
             queue_bytes: 64 << 20,
             linger: Duration::from_millis(20),
+            transactional_id: None,
         });
         let mut config = cluster.settings().build(&role)?;
         // A batch is taken or thrown away whole by an embedded cluster, so it stays well below what that keeps.

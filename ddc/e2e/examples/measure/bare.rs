@@ -110,6 +110,7 @@ fn producer(brokers: &str) -> BaseProducer {
         max_record_bytes: MAX_RECORD_BYTES,
         queue_bytes: 32 << 20,
         linger: Duration::from_millis(5),
+        transactional_id: None,
     });
     ClientSettings::plaintext([brokers], "measure-bare").build(&role).unwrap().create().unwrap()
 }

@@ -39,6 +39,8 @@ pub struct SinkSettings {
     pub queue_bytes: u64,
     /// How long a batch may wait for more records.
     pub linger: Duration,
+    /// Writes in transactions under this id.
+    pub transactional_id: Option<String>,
 }
 
 impl Role {
@@ -130,12 +132,22 @@ fn log_defaults(set: &mut impl FnMut(&str, String)) {
     set("topic.metadata.refresh.interval.ms", "10000".into());
 }
 
+/// After so long the broker ends a transaction that its producer has left open (DESIGN §5).
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl SinkSettings {
     fn defaults(&self, set: &mut impl FnMut(&str, String)) {
         // No duplicates and no reordering by the client's own retries.
         set("enable.idempotence", "true".into());
-        // A destination that is away is waited for; the bound is the queue, not the clock.
-        set("message.timeout.ms", "0".into());
+        if let Some(id) = &self.transactional_id {
+            set("transactional.id", id.clone());
+            // A reader waits at most so long for what a dead egress has left open. librdkafka makes message.timeout.ms the same: a
+            // destination that is away ends the transaction, and its records go into the next.
+            set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string());
+        } else {
+            // A destination that is away is waited for; the bound is the queue, not the clock.
+            set("message.timeout.ms", "0".into());
+        }
         set("linger.ms", self.linger.as_millis().min(900_000).to_string());
         // The hash of the Java client, so that keys meet the partitions the destination's own producers use.
         set("partitioner", "murmur2_random".into());

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use ddc_kafka::settings::{ClientSettings, Role, SinkSettings};
+use ddc_progress::SetName;
 
 use super::Side;
 use super::common::{
@@ -12,7 +14,7 @@ use super::common::{
     keys, link, record_size,
 };
 use super::kafka::client;
-use super::raw::{LateRecords, PartitionMode, RawEgress, RawKafkaSink, RawMissingRecords, RawRenameRegex};
+use super::raw::{DeliveryMode, LateRecords, LostProgress, PartitionMode, RawEgress, RawKafkaSink, RawMissingRecords, RawRenameRegex};
 use super::telemetry::{Telemetry, telemetry};
 use super::udp::{UdpSink, udp_sink};
 use super::units::{ByteSize, Span};
@@ -88,6 +90,18 @@ pub struct KafkaSink {
     pub late: LateRecords,
     /// How long a stop waits for the destination.
     pub drain_timeout: Duration,
+    /// How often a record may be at the destination.
+    pub delivery: DeliveryMode,
+    /// How long a transaction gathers records.
+    pub transaction_interval: Duration,
+    /// Under which name progress is kept.
+    pub set: SetName,
+    /// The link's name as the progress topic has it.
+    pub link: ddc_progress::LinkName,
+    /// How long a partition is left to the link that wrote it before.
+    pub takeover_timeout: Duration,
+    /// What to do when progress is gone.
+    pub lost_progress: LostProgress,
 }
 
 /// A topic that gets what becomes of gaps, in a cluster of its own.
@@ -106,6 +120,7 @@ impl MissingRecords {
             max_record_bytes: LARGEST_EVENT.bytes(),
             queue_bytes: EVENT_QUEUE.bytes(),
             linger: PRODUCE_LINGER,
+            transactional_id: None,
         })
     }
 }
@@ -126,6 +141,9 @@ pub struct RenameRegex {
 
 /// What may be with librdkafka, not acknowledged by the destination; it takes at least two of the largest records.
 const PRODUCE_QUEUE: ByteSize = ByteSize::mib(32);
+
+/// Half of `transaction.timeout.ms`, after which the broker itself would end it.
+const LONGEST_TRANSACTION: Duration = Duration::from_secs(5);
 
 /// A UDP sink has nothing on its way: this only bounds what waits in the queue.
 const UDP_DRAIN: Duration = Duration::from_secs(5);
@@ -274,6 +292,16 @@ fn kafka_sink(
             "`replication_factor` in [sink.kafka]: 0 is no factor; write -1 for the broker's default",
         );
     }
+    for (key, span, least, most) in [
+        ("transaction_interval", raw.transaction_interval, Duration::from_millis(5), LONGEST_TRANSACTION),
+        ("takeover_timeout", raw.takeover_timeout, Duration::ZERO, Duration::from_mins(10)),
+    ] {
+        if span.0 < least || span.0 > most {
+            let (least, most) = (Span(least), Span(most));
+            let message = format!("`{key}` in [sink.kafka]: {span} is not between {least} and {most}");
+            checker.problem(&["sink", "kafka", key], message);
+        }
+    }
     let mut rename = BTreeMap::new();
     for (from, to) in raw.rename {
         match from.parse::<TopicName>() {
@@ -308,15 +336,32 @@ fn kafka_sink(
         provenance: raw.provenance,
         late: raw.late,
         drain_timeout: raw.drain_timeout.0,
+        delivery: raw.delivery,
+        transaction_interval: raw.transaction_interval.0,
+        set: progress_name(raw.set.as_ref().unwrap_or(link)),
+        link: progress_name(link),
+        takeover_timeout: raw.takeover_timeout.0,
+        lost_progress: raw.lost_progress,
     }
 }
 
+/// Names of links and of sets have one form everywhere.
+fn progress_name<T: FromStr<Err = ddc_progress::NotAName>>(name: &LinkName) -> T {
+    #[expect(clippy::expect_used, reason = "a test holds both crates to the same form")]
+    name.as_str().parse().expect("the form of a link's name is that of ddc-progress")
+}
+
 fn role(max_record_bytes: ByteSize) -> Role {
-    Role::Sink(SinkSettings {
+    Role::Sink(sink_settings(max_record_bytes))
+}
+
+fn sink_settings(max_record_bytes: ByteSize) -> SinkSettings {
+    SinkSettings {
         max_record_bytes: max_record_bytes.bytes(),
         queue_bytes: PRODUCE_QUEUE.bytes(),
         linger: PRODUCE_LINGER,
-    })
+        transactional_id: None,
+    }
 }
 
 /// Anchors the pattern: half a name is never meant. Groups that the replacement names must exist.
@@ -349,6 +394,15 @@ impl KafkaSink {
     /// How its producer is set up: `sink.client.build(&KafkaSink::role(config.receive.max_record_bytes))`.
     pub fn role(max_record_bytes: ByteSize) -> Role {
         role(max_record_bytes)
+    }
+
+    /// How the egress's producer is set up: in transactions under an id of its own, where they are wanted.
+    pub fn producer(&self, max_record_bytes: ByteSize) -> Role {
+        let transactional = self.delivery == DeliveryMode::ExactlyOnce;
+        Role::Sink(SinkSettings {
+            transactional_id: transactional.then(|| ddc_progress::transactional_id(&self.set, &self.link)),
+            ..sink_settings(max_record_bytes)
+        })
     }
 
     /// The destination topic of a source topic: `rename`, else the first pattern, else the prefix.

@@ -42,7 +42,7 @@ pub use egress::{EgressConfig, KafkaSink, MissingRecords, Receive, RenameRegex, 
 pub use ingress::{Fec, IngressConfig, KafkaSource, Pack, Source};
 pub use problem::{ConfigError, Remark};
 pub use raw::{
-    CommitOnStop, Compression, LateDatagrams, LateRecords, LogFormat, LogLevel, PartitionMode, SaslMechanism,
+    CommitOnStop, Compression, DeliveryMode, LateDatagrams, LateRecords, LogFormat, LogLevel, LostProgress, PartitionMode, SaslMechanism,
     SealMode, SecurityProtocol, StartAt, SyslogFacility,
 };
 pub use schema::schema;

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ddc_link::receiver::{OffsetRange, PartitionKey};
+use ddc_link::receiver::{OffsetRange, PartitionKey, Positions};
 use ddc_telemetry::cells::Label;
 use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::reasons::MissingReason;
@@ -215,6 +215,11 @@ impl MissingReport {
         for Entry { gap, .. } in self.change(|book| book.give_up(&key, range, now)) {
             warn_given_up(self.link(), &gap, why);
         }
+    }
+
+    /// Agrees with what the destination's progress says at a start. How many gaps that changed.
+    pub(crate) fn reconcile(&self, positions: &Positions, now: Timestamp) -> usize {
+        self.change(|book| book.reconcile(positions, now)).len()
     }
 
     /// What was written of the journal is on disk when this returns, or it is said why not; to be called each second.

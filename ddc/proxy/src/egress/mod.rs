@@ -12,12 +12,11 @@
 //! |-------------|---------------------------------------------------------------------------|
 //! | `receive`   | the receive thread                                                        |
 //! | `queue`     | the bounded queue                                                         |
-//! | `deliver`   | the sink thread: what is new, late, a duplicate, missing                   |
-//! | `delivery`  | what the sink thread asks of a way out                                    |
+//! | `kafka`     | the sink thread of a Kafka destination: records and progress in transactions |
+//! | `deliver`   | the sink thread of other destinations: what is new, late, a duplicate, missing |
+//! | `delivery`  | what that one asks of a way out                                           |
 //! | `books`     | what every way out keeps                                                  |
 //! | `datagrams` | the way out over UDP                                                      |
-//! | `outlet`    | the way out into Kafka: hands records over and keeps their batches until they are acknowledged     |
-//! | `again`     | hands over again what came back                                           |
 //! | `publish` | what becomes of gaps, to the topic of `[missing_records]`                    |
 //! | `store`     | what survives a restart                                                   |
 //! | [`missing`] | reports of what is missing, and of what has come after all                |
@@ -25,18 +24,15 @@
 //! | `refused` | joins refused records into ranges                                           |
 //! | `view`      | `/healthz`, `/readyz`, `/status`                                          |
 //!
-//! Until exactly once comes: a record can arrive twice after a crash of the egress or a fatal error of the producer,
-//! and when an ingress sends again what this egress had delivered but not yet stored as delivered.
 
-mod again;
 mod books;
 mod control;
 mod datagrams;
 mod deliver;
 mod delivery;
 mod filled;
+mod kafka;
 pub mod missing;
-mod outlet;
 mod partitions;
 mod publish;
 mod queue;
@@ -65,21 +61,18 @@ use ddc_udp::clock::wall_clock_micros;
 use ddc_udp::{ReceiverOptions, ReceiverSocket};
 
 use crate::config::{
-    EgressConfig, KafkaSink, LateDatagrams, LateRecords, LinkKey as ConfiguredKey, Seal, Side, Sink,
+    EgressConfig, LateDatagrams, LateRecords, LinkKey as ConfiguredKey, Seal, Side, Sink,
 };
 use crate::gaps::Timestamp;
 use crate::gaps::journal::Journal;
 use crate::maintenance::Maintenance;
-use crate::sink::destination::Destinations;
-use crate::sink::kafka::Producer;
-use crate::sink::topics::TopicMap;
 use crate::state::StateDir;
 use books::{Books, BooksParts};
 use control::Control;
 use datagrams::DatagramOutlet;
+use kafka::KafkaThread;
 use deliver::SinkThread;
 use missing::MissingReport;
-use outlet::{Outlet, OutletParts};
 use publish::PublisherParts;
 use receive::ReceiveThread;
 use shared::{Shared, lock};
@@ -157,25 +150,39 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
         shared: Arc::clone(&shared),
         store,
     });
-    let sink = SinkThread {
-        queue: queue_out,
-        unpacker: Unpacker::new(max_batch_bytes(&config))?,
-        former: former.positions,
-        ahead,
-        late: late(&config),
-        shared: Arc::clone(&shared),
-        control: Arc::clone(&control),
-        metrics: Arc::clone(&metrics),
-    };
+    let unpacker = Unpacker::new(max_batch_bytes(&config))?;
     let sink: Box<dyn FnOnce() -> bool + Send> = match &config.sink {
         Sink::Kafka(settings) => {
-            let outlet = kafka_outlet(&config, settings, &reporter, books)
-                .with_context(|| format!("link {link}: [sink.kafka]"))?;
-            Box::new(move || sink.run(outlet))
+            let producer = settings.client.build(&settings.producer(config.receive.max_record_bytes));
+            let admin = settings.client.build(&Role::Admin);
+            let thread = KafkaThread {
+                queue: queue_out,
+                unpacker,
+                settings: (**settings).clone(),
+                producer: producer.with_context(|| format!("link {link}: [sink.kafka]"))?,
+                admin: admin.with_context(|| format!("link {link}: [sink.kafka]"))?,
+                reporter: reporter.clone(),
+                books,
+                has_former: false,
+                shared: Arc::clone(&shared),
+                control: Arc::clone(&control),
+                metrics: Arc::clone(&metrics),
+            };
+            Box::new(move || thread.run())
         }
         Sink::Udp(settings) => {
             let outlet = DatagramOutlet::new(&settings.streams, books);
-            Box::new(move || sink.run(outlet))
+            let thread = SinkThread {
+                queue: queue_out,
+                unpacker,
+                former: former.positions,
+                ahead,
+                late: late(settings.late),
+                shared: Arc::clone(&shared),
+                control: Arc::clone(&control),
+                metrics: Arc::clone(&metrics),
+            };
+            Box::new(move || thread.run(outlet))
         }
     };
     let receive = ReceiveThread {
@@ -373,39 +380,10 @@ fn unsealed_keyring() -> Keyring {
     keyring
 }
 
-fn kafka_outlet(
-    config: &EgressConfig,
-    settings: &KafkaSink,
-    reporter: &Reporter,
-    books: Books,
-) -> anyhow::Result<Outlet> {
-    let link = config.link.name.as_str();
-    let producer = settings.client.build(&KafkaSink::role(config.receive.max_record_bytes))?;
-    let admin = settings.client.build(&Role::Admin)?;
-    Ok(Outlet::new(OutletParts {
-        producer: Producer::new(producer, reporter.clone(), settings.provenance)?,
-        destinations: Destinations::new(
-            link,
-            admin,
-            reporter.clone(),
-            settings.create_topics,
-            settings.replication_factor,
-        ),
-        topics: TopicMap::new(link, settings.clone()),
-        partition_mode: settings.partition,
-        unpacker: Unpacker::new(max_batch_bytes(config))?,
-        books,
-    }))
-}
-
-/// Whether records that fill a reported gap are still taken.
-fn late(config: &EgressConfig) -> LateRecords {
-    match &config.sink {
-        Sink::Kafka(sink) => sink.late,
-        Sink::Udp(sink) => match sink.late {
-            // A datagram has no room for a mark.
-            LateDatagrams::Pass => LateRecords::Mark,
-            LateDatagrams::Drop => LateRecords::Drop,
-        },
+/// Whether records that fill a reported gap are still taken. A datagram has no room for a mark.
+fn late(late: LateDatagrams) -> LateRecords {
+    match late {
+        LateDatagrams::Pass => LateRecords::Mark,
+        LateDatagrams::Drop => LateRecords::Drop,
     }
 }

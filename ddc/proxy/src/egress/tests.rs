@@ -12,11 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ddc_link::keys::{LinkKey, SealMode};
-use ddc_link::receiver::Positions;
+use ddc_link::receiver::Position;
 use ddc_link::sender::{
     Compression, Datagrams, HeartbeatFacts, PackConfig, Packer, PartitionStart, Sender, SenderConfig, Slot,
     Step,
 };
+use ddc_progress::{Applied, ProgressTable};
 use ddc_telemetry::notify::Watchdog;
 use ddc_telemetry::reasons::{DropReason, MissingReason, SourceState as Told, Thread};
 use ddc_udp::clock::wall_clock_micros;
@@ -27,12 +28,13 @@ use rdkafka::message::{Headers as _, Message};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::RDKafkaApiKey;
+use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 mod gaps;
 
 use super::*;
-use crate::config::{ByteSize, Config, LateRecords, PartitionMode};
+use crate::config::{ByteSize, Config, KafkaSink, LateRecords, PartitionMode};
 
 const KEY: [u8; 32] = [7; 32];
 const SYMBOL: usize = 1412;
@@ -72,6 +74,7 @@ fn options() -> Options {
 
 fn mock(topics: &[(&str, i32)]) -> Mock {
     let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("ddc-progress", 1, 1).unwrap();
     for (topic, partitions) in topics {
         mock.create_topic(topic, *partitions, 1).unwrap();
     }
@@ -309,8 +312,39 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn stored(directory: &Path) -> Positions {
-    serde_json::from_slice(&fs::read(directory.join("state/positions.json")).unwrap()).unwrap()
+/// What the progress topic says, of the set of the link.
+fn progress(mock: &Mock) -> ProgressTable {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", mock.bootstrap_servers())
+        .set("group.id", "progress")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset("ddc-progress", 0, Offset::Beginning).unwrap();
+    consumer.assign(&list).unwrap();
+    let mut table = ProgressTable::new("t".parse().unwrap());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "the progress topic has no end");
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                let applied = table.apply(message.offset(), message.key(), message.payload());
+                assert_eq!(applied, Applied::Taken);
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return table,
+            Some(Err(_)) | None => {}
+        }
+    }
+}
+
+/// The position of the only partition there is.
+fn position(mock: &Mock) -> Position {
+    let table = progress(mock);
+    assert_eq!(table.len(), 1);
+    let (_, progress) = table.iter().next().unwrap();
+    progress.position.clone()
 }
 
 fn offsets(records: &[Got], partition: i32) -> Vec<i64> {
@@ -400,12 +434,8 @@ fn every_field_arrives_and_the_state_is_kept() {
     assert_eq!(status["heartbeat"]["source"]["lag_records"], 5);
     assert_eq!(status["sessions"].as_object().unwrap().len(), 1);
     assert_eq!(view.metrics().matches("ddc_egress_records_delivered_total{").count(), 1);
-    // Without a stop: what is acknowledged is on disk within seconds.
-    wait_for("positions stored", || directory.path().join("state/positions.json").exists());
-    assert_eq!(
-        stored(directory.path()).iter().map(|(_, position)| position.next()).collect::<Vec<_>>(),
-        [9; 3]
-    );
+    let table = progress(&mock);
+    assert_eq!(table.iter().map(|(_, progress)| progress.position.next()).collect::<Vec<_>>(), [9; 3]);
     let summary = egress.join();
     assert_eq!(summary, Summary { sound: true, drained: true, records_delivered: 12, records_missing: 0 });
 }
@@ -570,7 +600,7 @@ fn a_full_buffer_drops_counts_and_names_and_an_outage_loses_nothing_else() {
     assert!(view.health().is_ok(), "waiting is no fault");
     mock.broker_up(1).unwrap();
     wait_for("what was kept", || {
-        view.status()["sink"]["in_flight_records"] == 0 && egress.metrics().records_delivered.value() > 1
+        egress.metrics().queue_bytes.value() == 0 && egress.metrics().records_delivered.value() > 1
     });
     sender.record(slot, &Sent::plain(60, 10));
     sender.flush();
@@ -600,7 +630,7 @@ fn a_refused_record_is_named_and_stepped_over() {
     sender.flush();
     wait_for("the first record", || egress.metrics().records_delivered.value() == 1);
     // The batch of 1 to 4 is refused, then each half it is tried in, then 1 alone; the next answers are good.
-    let refused = Injected::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP;
+    let refused = Injected::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
     mock.request_errors(RDKafkaApiKey::Produce, &[refused; 3]);
     for offset in 1..5 {
         sender.record(slot, &Sent::plain(offset, 10));
@@ -619,8 +649,7 @@ fn a_refused_record_is_named_and_stepped_over() {
         (summary.sound, summary.drained, summary.records_delivered, summary.records_missing),
         (true, true, 4, 1)
     );
-    let positions = stored(directory.path());
-    let (_, position) = positions.iter().next().unwrap();
+    let position = position(&mock);
     assert_eq!((position.next(), position.is_hole(1), position.is_hole(2)), (5, true, false));
 }
 
@@ -780,5 +809,4 @@ fn a_drain_that_cannot_end_is_given_up_in_time_and_said() {
     let summary = egress.join();
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_eq!((summary.sound, summary.drained, summary.records_delivered), (true, false, 0));
-    assert!(!directory.path().join("state/positions.json").exists(), "nothing was acknowledged");
 }

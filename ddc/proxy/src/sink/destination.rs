@@ -118,9 +118,9 @@ impl Destinations {
         Err(NotReady::Wait)
     }
 
-    /// The topic has shown itself to be other than remembered.
-    pub fn forget(&mut self, topic: &str) {
-        self.partitions.remove(topic);
+    /// A topic has shown itself to be other than remembered: all are asked for again.
+    pub fn forget_all(&mut self) {
+        self.partitions.clear();
     }
 
     /// What records wait for, as a sentence.
@@ -232,7 +232,7 @@ mod tests {
             destinations.waiting()
         );
         destinations.prepare(&three, need(0)).unwrap();
-        destinations.forget(&three);
+        destinations.forget_all();
         assert!(!destinations.is_ready(&three, need(0)));
     }
 

@@ -16,7 +16,7 @@ use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::headers::HeaderWriter;
@@ -108,6 +108,31 @@ impl Producer {
         }
     }
 
+    /// Registers its `transactional.id`: whoever had it before is fenced, what that one left open is aborted.
+    pub fn init_transactions(&self, wait: Duration) -> Result<(), TransactionError> {
+        step(self.client.init_transactions(wait))
+    }
+
+    /// What is handed over from now on belongs to one transaction. Local: asks nobody.
+    pub fn begin_transaction(&self) -> Result<(), TransactionError> {
+        step(self.client.begin_transaction())
+    }
+
+    /// Ends the transaction. All answers must have come ([`Self::queued`] is 0), else it waits for nothing.
+    pub fn commit_transaction(&self, wait: Duration) -> Result<(), TransactionError> {
+        step(self.client.commit_transaction(wait))
+    }
+
+    /// Takes the transaction back. What was on its way is given up first ([`Self::purge`]), and its answers fetched.
+    pub fn abort_transaction(&self, wait: Duration) -> Result<(), TransactionError> {
+        step(self.client.abort_transaction(wait))
+    }
+
+    /// Gives up what is on its way; it is answered as purged.
+    pub fn purge(&self) {
+        self.client.purge(PurgeConfig::default().queue().inflight());
+    }
+
     /// Why this producer can do no more, if so: it must be [rebuilt](Self::rebuild).
     pub fn fatal(&self) -> Option<(Code, String)> {
         self.client.client().fatal_error()
@@ -140,6 +165,54 @@ impl Producer {
     /// Where client errors are kept.
     pub fn reporter(&self) -> &Reporter {
         &self.reporter
+    }
+}
+
+/// Why a step of a transaction was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TransactionError {
+    /// It may succeed when it is tried again as it is.
+    Again(Code, String),
+    /// The transaction cannot be committed any more; it must be aborted.
+    Abort(Code, String),
+    /// This producer can do no more: it was fenced, or whether its transaction is committed is not known.
+    Fatal(Code, String),
+}
+
+impl TransactionError {
+    /// What Kafka or librdkafka says.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Again(code, _) | Self::Abort(code, _) | Self::Fatal(code, _) => *code,
+        }
+    }
+
+    /// The same in words.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Again(_, text) | Self::Abort(_, text) | Self::Fatal(_, text) => text,
+        }
+    }
+}
+
+fn step(result: KafkaResult<()>) -> Result<(), TransactionError> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(KafkaError::Transaction(error)) => {
+            let (code, text) = (error.code(), error.string());
+            Err(if error.is_fatal() {
+                TransactionError::Fatal(code, text)
+            } else if error.txn_requires_abort() {
+                TransactionError::Abort(code, text)
+            } else if error.is_retriable() {
+                TransactionError::Again(code, text)
+            } else {
+                // Not in a state for this step, or not allowed: a new producer finds out which.
+                TransactionError::Fatal(code, text)
+            })
+        }
+        // Only a flush ends otherwise: answers are still to come.
+        Err(error) => Err(TransactionError::Again(code_of(&error).unwrap_or(Code::Fail), error.to_string())),
     }
 }
 

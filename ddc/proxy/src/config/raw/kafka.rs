@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::choices;
 use crate::config::units::Span;
-use crate::config::values::{Broker, FilePath, Pattern, TopicName, TopicPattern, TopicPrefix};
+use crate::config::values::{Broker, FilePath, LinkName, Pattern, TopicName, TopicPattern, TopicPrefix};
 
 /// The Kafka cluster that is read.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -106,6 +106,39 @@ pub(crate) struct RawKafkaSink {
     /// How long a stop waits for the destination to take what is buffered.
     #[serde(default = "default_drain_timeout")]
     pub(crate) drain_timeout: Span,
+    /// How often a record may be at the destination.
+    #[serde(default = "default_delivery")]
+    pub(crate) delivery: DeliveryMode,
+    /// How long a transaction of `delivery = "exactly_once"` gathers records at most; it ends earlier when nothing more waits. Readers
+    /// (`isolation.level = read_committed`) see records when it ends.
+    #[serde(default = "default_transaction_interval")]
+    pub(crate) transaction_interval: Span,
+    /// The name under which the topic `ddc-progress` at the destination keeps how far each partition is delivered. By default the
+    /// link's name; links of which one may take over from another have the same.
+    #[schemars(example = &"plant")]
+    pub(crate) set: Option<LinkName>,
+    /// How long the link that wrote a partition before is given to write what it still has, before this one takes over.
+    #[serde(default = "default_takeover_timeout")]
+    pub(crate) takeover_timeout: Span,
+    /// What to do at a start when `ddc-progress` knows nothing of this set, and the spool says that there was something.
+    #[serde(default = "default_lost_progress")]
+    pub(crate) lost_progress: LostProgress,
+}
+
+fn default_delivery() -> DeliveryMode {
+    DeliveryMode::ExactlyOnce
+}
+
+fn default_transaction_interval() -> Span {
+    Span(Duration::from_millis(100))
+}
+
+fn default_takeover_timeout() -> Span {
+    Span(Duration::from_secs(5))
+}
+
+fn default_lost_progress() -> LostProgress {
+    LostProgress::Refuse
 }
 
 fn no_prefix() -> TopicPrefix {
@@ -141,6 +174,27 @@ pub(crate) struct RawRenameRegex {
     /// The destination topic; `$1` or `${name}` stands for what a group matched.
     #[schemars(example = "plant-a.orders.$1")]
     pub(crate) replacement: String,
+}
+
+choices! {
+    /// How often a record may be at the destination.
+    DeliveryMode {
+        /// Once: records and progress in one transaction. Needs transactions at the destination, and readers with
+        /// `isolation.level = read_committed`.
+        ExactlyOnce = "exactly_once",
+        /// Cheaper, without transactions: after a crash of the egress, records of its last second come twice.
+        AtLeastOnce = "at_least_once",
+    }
+}
+
+choices! {
+    /// What an egress does whose progress is gone.
+    LostProgress {
+        /// It writes nothing and says so: what was delivered before would be delivered again if it is sent again.
+        Refuse = "refuse",
+        /// It begins anew. To be set for one start, when you know that the topic was lost or removed.
+        Accept = "accept",
+    }
 }
 
 choices! {

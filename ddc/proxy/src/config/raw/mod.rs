@@ -13,7 +13,7 @@ mod telemetry;
 mod udp;
 
 pub use ingress::Compression;
-pub use kafka::{CommitOnStop, LateRecords, PartitionMode, SaslMechanism, SecurityProtocol, StartAt};
+pub use kafka::{CommitOnStop, DeliveryMode, LateRecords, LostProgress, PartitionMode, SaslMechanism, SecurityProtocol, StartAt};
 pub use telemetry::SyslogFacility;
 pub use udp::LateDatagrams;
 

@@ -1,0 +1,144 @@
+//! Chunks that cannot be written yet: their partition is not this egress's to write, or their topic is not there.
+//!
+//! They are found again by the place of their batch: in the spool, or in memory where there is none. Nothing of other
+//! partitions waits for them; what comes later of their own partition does, where order demands it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::super::queue::Item;
+
+/// Where a chunk is in the order of arrival: its batch, and its place there.
+pub(super) type At = (u64, u32);
+
+/// Why a chunk is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The steps towards ownership are on their way, or it is to be judged again.
+    Ownership,
+    /// Its topic is not there, or not as it is needed.
+    Topic,
+    /// The progress topic cannot be used for its partition.
+    Unusable,
+    /// Another link writes its partition: it is settled when that one's progress says so.
+    Elsewhere,
+    /// It is of an epoch that is over, and reaches beyond what is written.
+    Beyond,
+}
+
+impl Why {
+    /// Whether later chunks of the partition wait for this one.
+    fn blocks(self) -> bool {
+        matches!(self, Self::Ownership | Self::Topic | Self::Unusable)
+    }
+}
+
+/// One chunk of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeldPart {
+    /// Its place among the chunks of its batch.
+    pub(super) part: u32,
+    /// The number of its partition.
+    pub(super) slot: u32,
+    /// The offsets it answers for: from here …
+    pub(super) base: i64,
+    /// … up to before this one.
+    pub(super) end: i64,
+    pub(super) why: Why,
+}
+
+/// A batch of which chunks are held.
+#[derive(Debug)]
+pub(super) struct HeldFrame {
+    pub(super) item: Arc<Item>,
+    pub(super) parts: Vec<HeldPart>,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// In the order of arrival.
+    frames: BTreeMap<u64, HeldFrame>,
+    /// By partition: its chunks that block.
+    blocking: HashMap<u32, BTreeSet<At>>,
+    parts: usize,
+}
+
+impl Held {
+    /// Holds chunks of a batch; those of one batch may come in several calls.
+    pub(super) fn add(&mut self, number: u64, item: &Arc<Item>, parts: &[HeldPart]) {
+        if parts.is_empty() {
+            return;
+        }
+        for part in parts {
+            self.parts += 1;
+            if part.why.blocks() {
+                self.blocking.entry(part.slot).or_default().insert((number, part.part));
+            }
+        }
+        let frame = self
+            .frames
+            .entry(number)
+            .or_insert_with(|| HeldFrame { item: Arc::clone(item), parts: Vec::new() });
+        frame.parts.extend_from_slice(parts);
+        frame.parts.sort_by_key(|part| part.part);
+    }
+
+    /// Takes out the chunks that are wanted of the first batch at or behind `from` that has any.
+    pub(super) fn take(
+        &mut self,
+        from: u64,
+        wanted: impl Fn(&HeldPart) -> bool,
+    ) -> Option<(u64, Arc<Item>, Vec<HeldPart>)> {
+        let found = self.frames.range(from..).find(|(_, frame)| frame.parts.iter().any(&wanted));
+        let number = *found?.0;
+        let frame = self.frames.get_mut(&number)?;
+        let item = Arc::clone(&frame.item);
+        let (taken, rest): (Vec<_>, Vec<_>) = frame.parts.iter().copied().partition(|part| wanted(part));
+        frame.parts = rest;
+        if frame.parts.is_empty() {
+            self.frames.remove(&number);
+        }
+        for part in &taken {
+            self.parts -= 1;
+            if part.why.blocks()
+                && let Some(blocking) = self.blocking.get_mut(&part.slot)
+            {
+                blocking.remove(&(number, part.part));
+                if blocking.is_empty() {
+                    self.blocking.remove(&part.slot);
+                }
+            }
+        }
+        Some((number, item, taken))
+    }
+
+    /// Whether a chunk of the partition has to wait for one before it.
+    pub(super) fn blocks(&self, slot: u32, at: At) -> bool {
+        self.blocking.get(&slot).and_then(BTreeSet::first).is_some_and(|first| *first < at)
+    }
+
+    /// All that is held, in the order of arrival.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &HeldPart> {
+        self.frames.values().flat_map(|frame| &frame.parts)
+    }
+
+    /// Whether anything is held that will be written as soon as its partition or topic is there.
+    pub(super) fn is_blocking(&self) -> bool {
+        !self.blocking.is_empty()
+    }
+
+    /// Whether a batch has chunks here.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.frames.contains_key(&number)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Chunks held.
+    pub(super) fn len(&self) -> usize {
+        self.parts
+    }
+}

@@ -1,0 +1,611 @@
+//! The sink thread of an egress that writes to Kafka: batches from the queue → records and progress in one transaction.
+//!
+//! ```text
+//!  batch ─ unpack ─▶ chunk ─▶ whose partition is it? ── not ours yet ──▶ held ─┐
+//!                                │ ours                 ◀── judged again ──────┘
+//!                                ▼
+//!                             new │ late │ duplicate │ missing          (WorkingCopy)
+//!                                ▼
+//!                             plan: records handed over, progress ─▶ commit ─▶ settled, gaps reported
+//! ```
+//!
+//! A cycle: chunks are judged and their records handed over until the transaction is full, old, or nothing more waits; then it is
+//! committed with the progress of every partition that it changed. If it fails, its chunks are judged again; if the producer is
+//! lost, so is what memory knows of the progress, and all of it is read anew from the topic.
+//!
+//! | module      | what it is for                                                     |
+//! |-------------|--------------------------------------------------------------------|
+//! | `judge`     | a chunk: written, held, or nothing to do                           |
+//! | `routes`    | which topic a chunk goes to, and whether it is there               |
+//! | `plan`      | what the open transaction holds                                    |
+//! | `writer`    | the producer, the transaction, what came back                      |
+//! | `isolation` | which records the destination refuses for ever                     |
+//! | `held`      | chunks that cannot be written yet                                  |
+//! | `ownership` | the steps of the takeover protocol, and the progress topic         |
+
+mod held;
+mod isolation;
+mod judge;
+mod ownership;
+mod plan;
+mod routes;
+mod writer;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ddc_kafka::context::Reporter;
+use ddc_link::receiver::{Missing, Positions, Unpacker};
+use ddc_progress::{Notice, WorkingCopy};
+use ddc_telemetry::cells::Label;
+use ddc_telemetry::log::RateLimit;
+use ddc_telemetry::reasons::MissingReason;
+use ddc_telemetry::{EgressMetrics, LinkMetrics};
+use ddc_wire::{Chunks, Content, LedgerEntries};
+use rdkafka::ClientConfig;
+
+use super::books::Books;
+use super::control::{Control, GivenUp};
+use super::missing::Range;
+use super::queue::{Item, QueueOut, Taken};
+use super::shared::{Shared, lock};
+use crate::config::{DeliveryMode, KafkaSink, LateRecords, LostProgress};
+use crate::gaps::Timestamp;
+use crate::sink::destination::Destinations;
+use crate::sink::progress_topic::PROGRESS_TOPIC as TOPIC;
+use crate::sink::topics::TopicMap;
+use held::{Held, HeldPart, Why};
+use judge::Judged;
+use ownership::{Acted, Ownership};
+use plan::{Note, Plan};
+use routes::Routes;
+use writer::{Ended, Writer, WriterParts};
+
+/// Figures are told, and held chunks looked at again, this often.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// One kind of message is logged this often at most.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+/// Without transactions nobody waits for the end of a cycle: progress is written this often.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Chunks that are held; when there are more, nothing is taken until there are fewer.
+const MAX_HELD: usize = 200_000;
+/// The longest sleep: so that a stop and the progress topic are noticed.
+const LONGEST_NAP: Duration = Duration::from_millis(50);
+/// While an answer is waited for.
+const SHORT_NAP: Duration = Duration::from_millis(2);
+
+/// What the thread is made of.
+pub(crate) struct KafkaThread {
+    pub(crate) queue: QueueOut,
+    pub(crate) unpacker: Unpacker,
+    pub(crate) settings: KafkaSink,
+    /// Built for the role [`KafkaSink::producer`].
+    pub(crate) producer: ClientConfig,
+    /// Built for the role `Admin`.
+    pub(crate) admin: ClientConfig,
+    pub(crate) reporter: Reporter,
+    pub(crate) books: Books,
+    /// A former life had delivered something: the progress topic must know of it.
+    pub(crate) has_former: bool,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) metrics: Arc<LinkMetrics<EgressMetrics>>,
+}
+
+impl KafkaThread {
+    /// Carries to Kafka until the receive thread has ended and everything it queued is committed, or the drain's time is over.
+    /// Returns whether everything was.
+    pub(crate) fn run(self) -> bool {
+        let mut engine = Engine::new(self);
+        let ended = engine.deliver();
+        engine.finish(ended)
+    }
+}
+
+struct Engine {
+    queue: QueueOut,
+    /// Taken out while a batch is read from it.
+    unpacker: Option<Unpacker>,
+    ownership: Ownership,
+    working: WorkingCopy,
+    held: Held,
+    routes: Routes,
+    writer: Writer,
+    late: LateRecords,
+    interval: Duration,
+    lost_progress: LostProgress,
+    has_former: bool,
+    /// The topic is read, and it is in order to write.
+    is_started: bool,
+    /// Held chunks of these are to be judged again.
+    sweep: Sweep,
+    next_number: u64,
+    shared: Arc<Shared>,
+    control: Arc<Control>,
+    metrics: Arc<LinkMetrics<EgressMetrics>>,
+    limit: RateLimit<&'static str>,
+    kept_at: Instant,
+}
+
+/// Which chunk of all.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Its batch, in the order of arrival.
+    number: u64,
+    /// Its place in the batch.
+    part: u32,
+    /// The number of its partition.
+    slot: u32,
+}
+
+/// What is to be judged again.
+#[derive(Debug, Default)]
+struct Sweep {
+    /// Not before this time.
+    at: Option<Instant>,
+    all: bool,
+    slots: HashSet<u32>,
+}
+
+impl Engine {
+    fn new(parts: KafkaThread) -> Self {
+        let KafkaThread { queue, unpacker, settings, producer, admin, reporter, books, has_former, .. } = parts;
+        let link = settings.link.to_string();
+        let transactional = settings.delivery == DeliveryMode::ExactlyOnce;
+        let destinations = Destinations::new(
+            &link,
+            admin.clone(),
+            reporter.clone(),
+            settings.create_topics,
+            settings.replication_factor,
+        );
+        Self {
+            queue,
+            unpacker: Some(unpacker),
+            ownership: Ownership::new(&settings, admin, reporter.clone(), transactional),
+            working: WorkingCopy::new(settings.set.clone(), settings.link.clone()),
+            held: Held::default(),
+            late: settings.late,
+            interval: if transactional { settings.transaction_interval } else { PROGRESS_EVERY },
+            lost_progress: settings.lost_progress,
+            writer: Writer::new(WriterParts {
+                config: producer,
+                reporter,
+                provenance: settings.provenance,
+                transactional,
+                books,
+            }),
+            routes: Routes {
+                destinations,
+                partition_mode: settings.partition,
+                topics: TopicMap::new(&link, settings),
+                waiting: HashMap::new(),
+            },
+            has_former,
+            is_started: false,
+            sweep: Sweep::default(),
+            next_number: 0,
+            shared: parts.shared,
+            control: parts.control,
+            metrics: parts.metrics,
+            limit: RateLimit::new(LOG_EVERY),
+            kept_at: Instant::now(),
+        }
+    }
+
+    fn deliver(&mut self) -> Result<(), GivenUp> {
+        let mut is_closed = false;
+        loop {
+            self.control.check()?;
+            self.writer.books.tick.mark();
+            self.ownership.follow(&mut self.writer);
+            if self.writer.plan.is_empty() {
+                self.act()?;
+            }
+            self.sweep()?;
+            let mut is_idle = true;
+            // A stop need not wait for a destination that was never there, if nothing was received for it.
+            let may_take = self.is_started || self.control.is_stopping();
+            let may_take = may_take && self.sweep.at.is_none() && self.held.len() < MAX_HELD;
+            if is_closed || !may_take {
+                thread::sleep(SHORT_NAP);
+            } else {
+                match self.queue.take(self.nap()) {
+                    Taken::Item(item) => {
+                        is_idle = false;
+                        self.batch(Arc::new(*item))?;
+                    }
+                    Taken::Nothing => {}
+                    Taken::Closed => is_closed = true,
+                }
+            }
+            if self.is_due(is_idle, is_closed) {
+                self.commit()?;
+            }
+            if is_closed && self.writer.plan.is_empty() && !self.held.is_blocking() {
+                return Ok(());
+            }
+            self.keep_house();
+        }
+    }
+
+    /// How long a batch may be waited for.
+    fn nap(&self) -> Duration {
+        let plan = &self.writer.plan;
+        match plan.opened {
+            Some(_) if plan.is_small() && self.writer.is_transactional() => Duration::ZERO,
+            Some(opened) => self.interval.saturating_sub(opened.elapsed()).min(SHORT_NAP),
+            None if self.ownership.is_busy() || !self.held.is_empty() => SHORT_NAP,
+            None => LONGEST_NAP,
+        }
+    }
+
+    fn is_due(&self, is_idle: bool, is_closed: bool) -> bool {
+        let plan = &self.writer.plan;
+        let Some(opened) = plan.opened else { return false };
+        let is_waited_for = is_idle && plan.is_small() && self.writer.is_transactional();
+        is_closed || is_waited_for || plan.is_full() || opened.elapsed() >= self.interval
+    }
+
+    /// A batch from the link.
+    fn batch(&mut self, item: Arc<Item>) -> Result<(), GivenUp> {
+        if item.dropped_before > 0 {
+            self.working.note_buffer_full();
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let Some(mut unpacker) = self.unpacker.take() else { return Ok(()) };
+        let judged = match unpacker.unpack(&item.batch) {
+            Ok(raw) => self.parts(number, &item, raw, None),
+            Err(error) => {
+                self.refuse_batch(&item, &error.to_string());
+                Ok(())
+            }
+        };
+        self.unpacker = Some(unpacker);
+        judged?;
+        self.let_go(number, item);
+        Ok(())
+    }
+
+    /// Judges the chunks of a batch, or those `of_these`.
+    fn parts(
+        &mut self,
+        number: u64,
+        item: &Arc<Item>,
+        raw: &[u8],
+        of_these: Option<&[HeldPart]>,
+    ) -> Result<(), GivenUp> {
+        let session = item.batch.session;
+        let is_wanted = |at: u32| of_these.is_none_or(|parts| parts.iter().any(|part| part.part == at));
+        if item.batch.content == Content::Ledger {
+            for (at, entry) in (0_u32..).zip(LedgerEntries::new(raw).map_while(Result::ok)) {
+                if !is_wanted(at) {
+                    continue;
+                }
+                let slot = self.slot(entry.stream, entry.topic, entry.topic_id, entry.partition);
+                let Some(slot) = self.known(slot, item) else { continue };
+                let place = Place { number, part: at, slot };
+                let judged = self.entry(&entry, place, session);
+                let end = entry.last.map_or(0, |last| last + 1);
+                self.keep(judged, item, place, (end, end));
+            }
+            return Ok(());
+        }
+        for (at, chunk) in (0_u32..).zip(Chunks::new(raw).map_while(Result::ok)) {
+            if !is_wanted(at) {
+                continue;
+            }
+            let header = &chunk.header;
+            let slot = self.slot(header.stream, header.topic, header.topic_id, header.partition);
+            let Some(slot) = self.known(slot, item) else { continue };
+            let place = Place { number, part: at, slot };
+            let judged = self.chunk(&chunk, place, session)?;
+            self.keep(judged, item, place, (header.base(), header.end));
+        }
+        Ok(())
+    }
+
+    /// Notes where a part of a batch is now: in the plan, held, or nowhere.
+    fn keep(&mut self, judged: Judged, item: &Arc<Item>, place: Place, (base, end): (i64, i64)) {
+        let Place { number, part, slot } = place;
+        let held = |why| HeldPart { part, slot, base, end, why };
+        match judged {
+            Judged::Planned => self.writer.plan.frame(number, item).parts.push(held(Why::Ownership)),
+            Judged::Held(why) => self.held.add(number, item, &[held(why)]),
+            Judged::Both(why) => {
+                self.writer.plan.frame(number, item);
+                self.held.add(number, item, &[held(why)]);
+            }
+            Judged::Settled => {}
+        }
+    }
+
+    /// Carries out what the takeover protocol asks for.
+    fn act(&mut self) -> Result<(), GivenUp> {
+        loop {
+            match self.ownership.act(&mut self.writer)? {
+                Acted::Nothing => return Ok(()),
+                Acted::Lost => self.lost(),
+                Acted::Notice(notice) => self.notice(notice)?,
+            }
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) -> Result<(), GivenUp> {
+        if let Some(key) = notice.key() {
+            let slot = self.writer.books.partitions.slot(&key.stream, &key.topic, key.topic_id, key.partition);
+            self.sweep.slots.extend(slot);
+        }
+        let link = self.metrics.link();
+        match notice {
+            Notice::Started => self.started()?,
+            Notice::MayWrite { key, progress } => {
+                let next = progress.as_ref().map(|progress| progress.position.next());
+                let former = progress.as_ref().map(|progress| progress.owner.to_string());
+                if former.as_deref().is_some_and(|former| former != link) {
+                    tracing::info!(
+                        link, topic = key.topic, partition = key.partition, next, former,
+                        "a partition of another link is written from here on"
+                    );
+                } else {
+                    tracing::debug!(link, topic = key.topic, partition = key.partition, next, "a partition is written from here");
+                }
+                self.working.restore(&key, progress.as_ref());
+            }
+            Notice::Lost { key, to, epoch } => {
+                tracing::info!(
+                    link, topic = key.topic, partition = key.partition, to = %to, epoch = %epoch,
+                    "a partition is written by another link now"
+                );
+                self.working.forget(&key);
+            }
+            Notice::Refused { key, why } => {
+                tracing::error!(
+                    link, topic = key.topic, partition = key.partition, why = %why,
+                    "the progress topic cannot be used for this partition; its records are held until it is mended"
+                );
+                self.working.forget(&key);
+            }
+        }
+        Ok(())
+    }
+
+    /// The progress topic is read for the first time.
+    fn started(&mut self) -> Result<(), GivenUp> {
+        let mut positions = Positions::default();
+        for (key, progress) in self.ownership.table.iter() {
+            positions.restore(key, progress.position.clone());
+        }
+        let link = self.metrics.link().to_owned();
+        if positions.is_empty() && self.has_former {
+            let what = "ddc-progress at the destination knows nothing of this set, though this egress has delivered before: what the ingress \
+                        sends again would be delivered again. Look whether the topic was removed or the cluster is another one; to begin \
+                        anew, start once with lost_progress = \"accept\" in [sink.kafka]";
+            if self.lost_progress == LostProgress::Refuse {
+                tracing::error!(link, topic = TOPIC, "{what}");
+                *lock(&self.shared.sink_problem) = Some(what.to_owned());
+                loop {
+                    self.writer.books.store_sessions_in_time();
+                    self.writer.books.tick.mark();
+                    self.control.check()?;
+                    if self.control.is_stopping() {
+                        return Err(GivenUp);
+                    }
+                    thread::sleep(LONGEST_NAP);
+                }
+            }
+            tracing::warn!(link, topic = TOPIC, "ddc-progress knows nothing of this set; lost_progress = \"accept\": beginning anew");
+        }
+        let changed = self.writer.books.report().reconcile(&positions, Timestamp::now());
+        tracing::info!(link, topic = TOPIC, partitions = positions.len(), gaps_changed = changed, "progress read");
+        self.is_started = true;
+        Ok(())
+    }
+
+    /// Judges held chunks again, in their order.
+    fn sweep(&mut self) -> Result<(), GivenUp> {
+        let is_due = self.sweep.all || !self.sweep.slots.is_empty();
+        if !is_due || self.sweep.at.is_some_and(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        let Sweep { all, slots, .. } = std::mem::take(&mut self.sweep);
+        // Whose first chunk has to wait on, those behind it do too.
+        let mut stuck = HashSet::new();
+        let mut from = 0;
+        // Those that are held anew are behind `from`, and are not met again.
+        loop {
+            let wanted =
+                |part: &HeldPart| (all || slots.contains(&part.slot)) && !stuck.contains(&part.slot);
+            let Some((number, item, parts)) = self.held.take(from, wanted) else { return Ok(()) };
+            from = number + 1;
+            let Some(mut unpacker) = self.unpacker.take() else { return Ok(()) };
+            let judged = match unpacker.unpack(&item.batch) {
+                Ok(raw) => self.parts(number, &item, raw, Some(&parts)),
+                Err(_) => Ok(()),
+            };
+            self.unpacker = Some(unpacker);
+            judged?;
+            stuck.extend(parts.iter().map(|part| part.slot).filter(|slot| self.held.blocks(*slot, (number, u32::MAX))));
+            self.let_go(number, item);
+            if self.writer.plan.is_full() {
+                self.commit()?;
+                // What is left is swept in the next turn, and with it what came back.
+                self.sweep.slots.extend(slots.iter().copied());
+                self.sweep.all |= all;
+                return Ok(());
+            }
+        }
+    }
+
+    /// A batch of which nothing is planned and nothing held is settled.
+    fn let_go(&mut self, number: u64, item: Arc<Item>) {
+        let is_planned = self.writer.plan.frames.last().is_some_and(|last| last.number == number);
+        if !is_planned && !self.held.has(number) {
+            self.writer.books.recycle(item);
+        }
+    }
+
+    /// Commits the plan, or takes it back.
+    fn commit(&mut self) -> Result<(), GivenUp> {
+        self.refuse_planned();
+        match self.writer.commit(&self.working, TOPIC)? {
+            Ended::Committed => {
+                self.working.committed();
+                let plan = std::mem::take(&mut self.writer.plan);
+                self.committed(plan);
+            }
+            Ended::Aborted(pause) => {
+                self.working.aborted();
+                self.routes.forget();
+                self.hold_planned();
+                self.sweep.all = true;
+                self.sweep.at = Some(Instant::now() + pause);
+            }
+            Ended::Lost => self.lost(),
+        }
+        Ok(())
+    }
+
+    /// Records that are refused for ever leave a hole, in the transaction that steps over them.
+    fn refuse_planned(&mut self) {
+        for at in 0..self.writer.plan.notes.len() {
+            let Note::Refused(slot, offset, _) = &self.writer.plan.notes[at] else { continue };
+            let (slot, offset) = (*slot, *offset);
+            let key = self.writer.books.partitions.key(slot);
+            let hole = key.and_then(|key| self.working.refuse(key, offset)).and_then(|(_, forgotten)| forgotten);
+            if let Some(hole) = hole {
+                self.writer.plan.notes.push(Note::GivenUp(slot, hole, "the partition has more than 1024 missing ranges"));
+            }
+        }
+    }
+
+    /// Says what was found, and lets go of what is settled.
+    fn committed(&mut self, plan: Plan) {
+        let books = &mut self.writer.books;
+        // What is refused after all: a late record that came and was refused closes nothing.
+        let (refused, notes): (Vec<_>, Vec<_>) =
+            plan.notes.into_iter().partition(|note| matches!(note, Note::Refused(..)));
+        for note in notes.into_iter().chain(refused) {
+            match note {
+                Note::Missing(slot, missing, session) => {
+                    let Missing { range, records, reason } = missing;
+                    let Some(partition) = books.name(slot) else { continue };
+                    let reason = MissingReason::from_name(reason.as_str()).unwrap_or(MissingReason::Lost);
+                    let range = Range { offsets: range, records, reason, session: Some(session) };
+                    books.report().report(&partition, range, "");
+                }
+                Note::Filled(slot, range) => {
+                    if let Some(partition) = books.name(slot) {
+                        books.report().close(&partition, &[range]);
+                    }
+                }
+                Note::GivenUp(slot, range, why) => {
+                    if let Some(partition) = books.name(slot) {
+                        books.report().give_up(&partition, range, why);
+                    }
+                }
+                Note::Refused(slot, offset, why) => {
+                    books.report_refused(slot, offset, || why);
+                }
+            }
+        }
+        books.flush_refused();
+        self.metrics.records_received.add(plan.received);
+        self.metrics.records_duplicate.add(plan.duplicates);
+        self.metrics.records_late.add(plan.late);
+        for frame in plan.frames {
+            if !self.held.has(frame.number) {
+                self.writer.books.recycle(frame.item);
+            }
+        }
+    }
+
+    /// What is planned is to be judged again.
+    fn hold_planned(&mut self) {
+        let plan = std::mem::take(&mut self.writer.plan);
+        for frame in plan.frames {
+            self.held.add(frame.number, &frame.item, &frame.parts);
+        }
+    }
+
+    /// The producer or the progress is lost: everything not committed is judged again, when the topic was read anew.
+    fn lost(&mut self) {
+        self.hold_planned();
+        self.working.clear();
+        self.ownership.lost_producer();
+    }
+
+    /// Once a second: figures, and another look at what is held.
+    fn keep_house(&mut self) {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.kept_at) < KEEP_EVERY {
+            return;
+        }
+        self.kept_at = now;
+        let due: Vec<_> = self.held.parts().filter(|part| self.is_worth_judging(part)).map(|part| part.slot).collect();
+        self.sweep.slots.extend(due);
+        self.writer.probe();
+        self.shared.partitions.store(self.working.len() as u64, Relaxed);
+        self.shared.queued_batches.store(self.queue.len() as u64, Relaxed);
+        *lock(&self.shared.topics) = self.routes.topics.destinations().map(ToString::to_string).collect();
+        self.metrics.queue_bytes.set(self.queue.used() as i64);
+        self.writer.books.store_sessions_in_time();
+    }
+
+    /// Whether a chunk that is held may have another fate by now, though no notice says so.
+    fn is_worth_judging(&self, part: &HeldPart) -> bool {
+        let Some(key) = self.writer.books.partitions.key(part.slot) else { return false };
+        match part.why {
+            Why::Ownership | Why::Topic | Why::Unusable => true,
+            Why::Elsewhere => self.is_settled_elsewhere(key, part.base, part.end),
+            Why::Beyond => self.working.position(key).is_none_or(|position| position.next() >= part.end),
+        }
+    }
+
+    /// The last acts of the thread.
+    fn finish(mut self, ended: Result<(), GivenUp>) -> bool {
+        let link = self.metrics.link().to_owned();
+        let is_drained = ended.is_ok();
+        if is_drained {
+            tracing::info!(link, "everything received was acknowledged by the destination");
+        } else {
+            let destination = self.writer.reporter().last_error().map(|error| error.text);
+            tracing::error!(
+                link,
+                in_flight = self.writer.plan.records.len(),
+                held = self.held.len(),
+                batches_waiting = self.queue.len(),
+                destination,
+                "the drain was given up; what was not acknowledged will be named as missing after the next start"
+            );
+        }
+        self.writer.books.store_sessions();
+        self.shared.in_flight.store(0, Relaxed);
+        self.shared.sink_done.store(true, Relaxed);
+        self.writer.books.tick.retire();
+        is_drained
+    }
+
+    /// The number of a partition; without one its chunk cannot be judged.
+    fn known(&mut self, slot: Option<u32>, item: &Item) -> Option<u32> {
+        if slot.is_none() {
+            self.refuse_batch(item, "there are too many partitions");
+        }
+        slot
+    }
+
+    fn refuse_batch(&mut self, item: &Item, error: &str) {
+        self.metrics.batches_refused.inc();
+        if let Some(suppressed) = self.limit.allow("unreadable", Instant::now()) {
+            tracing::error!(
+                link = self.metrics.link(), session = %item.batch.session,
+                first_block = item.batch.first_block, last_block = item.batch.last_block, error, suppressed,
+                "a batch came whole and cannot be read; its records are named when the next ones come"
+            );
+        }
+    }
+}
