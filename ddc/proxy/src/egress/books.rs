@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender as ChannelSender;
 use ddc_link::receiver::{OffsetRange, Positions};
+use ddc_spool::Span;
 use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::notify::Tick;
 use ddc_telemetry::process::thread_cpu;
@@ -13,10 +13,10 @@ use ddc_telemetry::reasons::Thread;
 use ddc_telemetry::{EgressMetrics, LinkMetrics};
 
 use super::control::Control;
+use super::feed::{Item, Settler};
 use super::filled::Filled;
 use super::missing::{MissingReport, SourcePartition};
 use super::partitions::Partitions;
-use super::queue::Item;
 use super::refused::RefusedRuns;
 use super::shared::{Shared, lock};
 use super::store::Store;
@@ -33,8 +33,8 @@ pub(crate) struct BooksParts {
     pub(crate) report: MissingReport,
     pub(crate) control: Arc<Control>,
     pub(crate) tick: Tick,
-    /// Takes the buffers of settled batches; full = freed.
-    pub(crate) recycle: ChannelSender<Vec<u8>>,
+    /// Where batches come from.
+    pub(crate) settler: Settler,
     pub(crate) shared: Arc<Shared>,
     pub(crate) store: Store,
 }
@@ -51,10 +51,22 @@ pub(crate) struct Books {
     pub(crate) limit: RateLimit<&'static str>,
     pub(crate) control: Arc<Control>,
     pub(crate) tick: Tick,
-    recycle: ChannelSender<Vec<u8>>,
+    settler: Settler,
+    unstored: Unstored,
     pub(crate) shared: Arc<Shared>,
     store: Store,
     stored_at: Instant,
+}
+
+/// What is settled at the destination and not in the positions on disk: in the spool it must stay until it is.
+#[derive(Debug, Default)]
+struct Unstored {
+    /// Neighbours are joined; at most what was taken since the positions were written last.
+    spans: Vec<Span>,
+    /// The end of what was taken last.
+    taken: u64,
+    /// The same when the positions were copied that are on their way.
+    copied: u64,
 }
 
 impl Books {
@@ -69,7 +81,8 @@ impl Books {
             limit: RateLimit::new(LOG_EVERY),
             control: parts.control,
             tick: parts.tick,
-            recycle: parts.recycle,
+            settler: parts.settler,
+            unstored: Unstored::default(),
             shared: parts.shared,
             store: parts.store,
             stored_at: Instant::now(),
@@ -112,12 +125,17 @@ impl Books {
         self.partitions.name(slot).cloned()
     }
 
-    /// Gives a batch's buffer back, unless somebody still reads it.
-    pub(crate) fn recycle(&self, item: Arc<Item>) {
-        if let Some(item) = Arc::into_inner(item) {
-            // A full channel frees the buffer, which is as good.
-            let _ = self.recycle.try_send(item.into_buffer());
+    /// A batch was taken and is about to be judged.
+    pub(crate) fn took(&mut self, item: &Item) {
+        if let Some(span) = item.span {
+            self.unstored.taken = self.unstored.taken.max(span.end);
         }
+    }
+
+    /// Everything of a batch is settled at the destination. In the spool it is settled once the positions that say so are stored.
+    pub(crate) fn recycle(&mut self, item: Arc<Item>) {
+        self.unstored.add(&item);
+        self.settler.recycle(item);
     }
 
     /// What is handed over fills a hole, or a part of one.
@@ -135,11 +153,17 @@ impl Books {
     /// Copies of the positions as they are now are on their way to [`Self::acknowledged`].
     pub(crate) fn checkpoint(&mut self) {
         self.filled.checkpoint();
+        self.unstored.copied = self.unstored.taken;
     }
 
     /// Everything that these positions say was handed over before the last [`Self::checkpoint`] is acknowledged.
     pub(crate) fn acknowledged(&mut self, positions: &Positions) {
         let written = self.store.write_positions(positions);
+        if written.is_ok() {
+            for span in self.unstored.take_stored() {
+                self.settler.settle_span(span);
+            }
+        }
         self.stored(written);
         // After the positions: a crash between the two opens gaps again that are closed, never the other way round.
         for (slot, ranges) in self.filled.acknowledged() {
@@ -188,5 +212,50 @@ impl Books {
                 "the state cannot be stored; a restart would begin further back"
             );
         }
+    }
+}
+
+impl Unstored {
+    fn add(&mut self, item: &Item) {
+        for span in item.places() {
+            match self.spans.last_mut().filter(|last| last.end == span.start) {
+                Some(last) => last.end = span.end,
+                None => self.spans.push(span),
+            }
+        }
+    }
+
+    /// What the positions cover that are stored now: everything settled that was taken before they were copied.
+    fn take_stored(&mut self) -> Vec<Span> {
+        let copied = self.copied;
+        let mut stored = Vec::new();
+        self.spans.retain_mut(|span| {
+            let end = span.end.min(copied);
+            if span.start < end {
+                stored.push(Span { start: span.start, end });
+                span.start = end;
+            }
+            span.start < span.end
+        });
+        stored
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_after_the_copy_of_the_positions_stays_in_the_spool() {
+        let span = |start, end| Span { start, end };
+        let spans = vec![span(0, 200), span(300, 400), span(500, 600)];
+        let mut unstored = Unstored { spans, taken: 600, copied: 350 };
+        // A copy is made between batches, so no batch is cut; a joined span may be.
+        assert_eq!(unstored.take_stored(), [span(0, 200), span(300, 350)]);
+        assert_eq!(unstored.spans, [span(350, 400), span(500, 600)]);
+        assert_eq!(unstored.take_stored(), []);
+        unstored.copied = unstored.taken;
+        assert_eq!(unstored.take_stored(), [span(350, 400), span(500, 600)]);
+        assert_eq!(unstored.spans, []);
     }
 }

@@ -30,7 +30,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use super::books::Books;
 use super::control::GivenUp;
 use super::delivery::Delivery;
-use super::queue::Item;
+use super::feed::Item;
 use super::shared::lock;
 use crate::config::PartitionMode;
 use crate::reason::reason;
