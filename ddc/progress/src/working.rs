@@ -13,7 +13,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ddc_link::receiver::{LedgerVerdict, Missing, OffsetRange, PartitionKey, Position, Positions, Visit};
+use ddc_link::receiver::{
+    LedgerVerdict, Missing, MissingReason, OffsetRange, PartitionKey, Position, Positions, Visit,
+};
 use ddc_wire::{ChunkHeader, ChunkKind, LedgerEntry, Session};
 
 use crate::name::{LinkName, SetName};
@@ -117,9 +119,9 @@ impl WorkingCopy {
         Some(self.positions.refuse(key, offset))
     }
 
-    /// Batches were dropped before they were judged: see [`Positions::note_buffer_full`].
-    pub fn note_buffer_full(&mut self) {
-        self.positions.note_buffer_full();
+    /// Batches were dropped before they were judged: see [`Positions::note_dropped`].
+    pub fn note_dropped(&mut self, reason: MissingReason) {
+        self.positions.note_dropped(reason);
     }
 
     /// The progress that belongs into the open transaction: every partition that stands otherwise than before it.

@@ -17,7 +17,7 @@ use crate::cells::{
 use crate::process::{BuildInfo, CpuSeconds, ResidentMemory};
 use crate::reasons::{
     Certificate, DropReason, KafkaErrorReason, MissingReason, SendErrorReason, SkipReason, SourceDropReason,
-    SourceState, Thread,
+    SourceState, SpoolDrop, SpoolOperation, SpoolRefusal, Thread,
 };
 
 /// What a number counts or measures.
@@ -348,8 +348,40 @@ metrics! {
         end_to_end_latency_seconds: Histogram, unit = Seconds;
         /// From the ingress's clock to the egress's clock, by heartbeat, so the clocks' difference is part of it; less than 0 counts as 0.
         transit_latency_seconds: Histogram, unit = Seconds;
-        /// Bytes that wait between the link and the sink, bounded by `[sink] buffer`.
+        /// Bytes in memory that wait between the link and the sink, bounded by `[sink] buffer`; what waits on disk is in `ddc_egress_spool_waiting_bytes`.
         queue_bytes: Gauge, unit = Bytes;
+        /// Bytes of the spool's files; absent without a spool, as are the others that can only be read off one.
+        spool_bytes: Reading, unit = Bytes;
+        /// What the spool's files may take at most: `[spool] max_size`, or what was chosen for it at the start.
+        spool_limit_bytes: Reading, unit = Bytes;
+        /// Bytes in the spool from the oldest batch that is not settled on: what a crash of the destination would cost without it.
+        spool_waiting_bytes: Reading, unit = Bytes;
+        /// Age of the oldest batch in the spool that is not settled, within a second or so; time in which no egress ran does not count.
+        spool_oldest_age_seconds: Reading, unit = Seconds;
+        /// Bytes that are free for this process on the file system of the spool.
+        spool_disk_free_bytes: Reading, unit = Bytes;
+        /// For how long the oldest batch that is not forced onto the disk has been waiting for it: what a power cut would cost.
+        spool_unsynced_seconds: Reading, unit = Seconds;
+        /// Bytes in the spool that may not be on the disk, since forcing them there failed.
+        spool_doubtful_bytes: Reading, unit = Bytes;
+        /// 1 while the spool refuses batches: their records are lost and will be named.
+        spool_refusing: Gauge, unit = Flag;
+        /// Batches appended to the spool.
+        spool_batches_appended: Counter, unit = Batches;
+        /// Bytes appended to the spool, its framing included.
+        spool_appended_bytes: Counter, unit = Bytes;
+        /// Bytes read back from the spool's files; none while the sink keeps up.
+        spool_read_bytes: Counter, unit = Bytes;
+        /// Batches that the spool refused, by reason: their records are lost and will be named.
+        spool_batches_refused: Counters<SpoolRefusal>, unit = Batches;
+        /// Batches that went unsettled with the oldest file, by reason: their records are lost and will be named.
+        spool_batches_dropped: Counters<SpoolDrop>, unit = Batches;
+        /// Damaged places that were found in the spool; what was there is lost and will be named.
+        spool_damaged_places: Counter, unit = Events;
+        /// Times a file of the spool was forced onto the disk.
+        spool_fsyncs: Counter, unit = Events;
+        /// Errors of the spool's disk, by what was tried.
+        spool_errors: Counters<SpoolOperation>, unit = Events;
         /// Heartbeats received.
         heartbeats_received: Counter, unit = Datagrams;
         /// When the last heartbeat came, by the egress's clock.

@@ -180,6 +180,56 @@ labels! {
         BufferFull = "buffer_full",
         /// Arrived, but the destination refuses them for ever.
         Refused = "refused",
+        /// Arrived, but the spool had reached its size: refused, or dropped as the oldest, as `[spool] when_full` says.
+        SpoolFull = "spool_full",
+        /// Arrived, but the disk of the spool was full.
+        DiskFull = "disk_full",
+        /// Arrived, but the spool could not be written or read.
+        SpoolError = "spool_error",
+        /// Were in the spool, and what is there is damaged.
+        SpoolDamaged = "spool_damaged",
+        /// Were in the spool for longer than `[spool] max_age`.
+        SpoolExpired = "spool_expired",
+    }
+}
+
+labels! {
+    /// Why the spool refused a batch.
+    pub enum SpoolRefusal as "reason" {
+        /// `[spool] max_size` is reached.
+        Full = "full",
+        /// The file system is full.
+        DiskFull = "disk_full",
+        /// Another error of the disk.
+        Error = "error",
+        /// Larger than a frame can be.
+        TooLarge = "too_large",
+    }
+}
+
+labels! {
+    /// Why a batch that was in the spool went unsettled.
+    pub enum SpoolDrop as "reason" {
+        /// There was no room, and `[spool] when_full` is `"drop_oldest"`.
+        Room = "room",
+        /// It was older than `[spool] max_age`.
+        Age = "age",
+    }
+}
+
+labels! {
+    /// What was asked of the spool's disk.
+    pub enum SpoolOperation as "operation" {
+        /// Writing a batch.
+        Write = "write",
+        /// Reading one back.
+        Read = "read",
+        /// Forcing data onto the disk.
+        Fsync = "fsync",
+        /// Replacing the checkpoint; until that succeeds nothing is trimmed.
+        Checkpoint = "checkpoint",
+        /// Removing a file that is settled.
+        Remove = "remove",
     }
 }
 
@@ -267,6 +317,9 @@ mod tests {
         well_formed::<SkipReason>();
         well_formed::<KafkaErrorReason>();
         well_formed::<MissingReason>();
+        well_formed::<SpoolRefusal>();
+        well_formed::<SpoolDrop>();
+        well_formed::<SpoolOperation>();
         well_formed::<Thread>();
         well_formed::<Certificate>();
         well_formed::<SourceState>();

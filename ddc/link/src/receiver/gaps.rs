@@ -59,11 +59,32 @@ pub enum MissingReason {
     BufferFull,
     /// Arrived, but the destination refuses them for ever.
     Refused,
+    /// Arrived, but the spool had reached its size (and as for [`Self::BufferFull`], so with all that follow).
+    SpoolFull,
+    /// Arrived, but the disk of the spool was full.
+    DiskFull,
+    /// Arrived, but the spool could not be written or read.
+    SpoolError,
+    /// Were in the spool, and what is there is damaged.
+    SpoolDamaged,
+    /// Were in the spool for longer than allowed.
+    SpoolExpired,
 }
 
 impl MissingReason {
     /// Every reason.
-    pub const ALL: [Self; 5] = [Self::Lost, Self::Restart, Self::NoPosition, Self::BufferFull, Self::Refused];
+    pub const ALL: [Self; 10] = [
+        Self::Lost,
+        Self::Restart,
+        Self::NoPosition,
+        Self::BufferFull,
+        Self::Refused,
+        Self::SpoolFull,
+        Self::DiskFull,
+        Self::SpoolError,
+        Self::SpoolDamaged,
+        Self::SpoolExpired,
+    ];
 
     /// The reason's name in metrics and logs.
     pub fn as_str(self) -> &'static str {
@@ -73,6 +94,11 @@ impl MissingReason {
             Self::NoPosition => "no_position",
             Self::BufferFull => "buffer_full",
             Self::Refused => "refused",
+            Self::SpoolFull => "spool_full",
+            Self::DiskFull => "disk_full",
+            Self::SpoolError => "spool_error",
+            Self::SpoolDamaged => "spool_damaged",
+            Self::SpoolExpired => "spool_expired",
         }
     }
 }
@@ -98,8 +124,8 @@ pub enum Life {
     This,
     /// It was read from the file of a former life and no chunk has been judged since.
     Former,
-    /// Batches that may have held records of it were dropped, because the queue to the sink was full.
-    Dropped,
+    /// Batches that may have held records of it were dropped on their way to the sink, last for this reason.
+    Dropped(MissingReason),
 }
 
 /// What a sender says of a partition: everything it has sent before lies below `base`.
@@ -139,7 +165,7 @@ impl Claim {
                 let reason = match life {
                     Life::This => MissingReason::Lost,
                     Life::Former => MissingReason::Restart,
-                    Life::Dropped => MissingReason::BufferFull,
+                    Life::Dropped(reason) => reason,
                 };
                 (position.next(), counted, reason)
             }

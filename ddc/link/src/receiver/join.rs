@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use ddc_wire::{Codec, Content, KeyId, Prelude, Session};
 
 /// A batch as it was packed, in order within its session.
@@ -23,26 +24,82 @@ pub struct ReleasedBatch {
     pub codec: Codec,
     /// Bytes before compression, at most `max_batch_bytes`; as the sender says, not yet verified.
     pub raw_len: usize,
-    /// When its last block became whole.
-    pub received_at: Instant,
-    buffer: Vec<u8>,
-    start: usize,
+    /// When its last block became whole; `None` of one that was kept meanwhile ([`Self::kept`]).
+    pub received_at: Option<Instant>,
+    body: Body,
+}
+
+/// Where the bytes of a batch are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Body {
+    /// In a buffer of the receiver's, from an index on.
+    Received(Vec<u8>, usize),
+    /// In memory that others share.
+    Kept(Bytes),
+}
+
+/// What is known of a batch besides its bytes: what must be kept with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchHead {
+    /// See [`ReleasedBatch::session`].
+    pub session: Session,
+    /// See [`ReleasedBatch::key_id`].
+    pub key_id: KeyId,
+    /// See [`ReleasedBatch::first_block`].
+    pub first_block: u64,
+    /// See [`ReleasedBatch::last_block`].
+    pub last_block: u64,
+    /// See [`ReleasedBatch::content`].
+    pub content: Content,
+    /// See [`ReleasedBatch::codec`].
+    pub codec: Codec,
+    /// See [`ReleasedBatch::raw_len`].
+    pub raw_len: usize,
 }
 
 impl ReleasedBatch {
+    /// A batch that was kept after its release: the same as before, without a copy of its bytes.
+    pub fn kept(head: BatchHead, bytes: Bytes) -> Self {
+        let BatchHead { session, key_id, first_block, last_block, content, codec, raw_len } = head;
+        let body = Body::Kept(bytes);
+        Self { session, key_id, first_block, last_block, content, codec, raw_len, received_at: None, body }
+    }
+
+    /// What must be kept besides [`Self::bytes`] to make it again.
+    pub fn head(&self) -> BatchHead {
+        BatchHead {
+            session: self.session,
+            key_id: self.key_id,
+            first_block: self.first_block,
+            last_block: self.last_block,
+            content: self.content,
+            codec: self.codec,
+            raw_len: self.raw_len,
+        }
+    }
+
     /// The compressed batch, its fragments joined.
     pub fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..]
+        match &self.body {
+            Body::Received(buffer, start) => &buffer[*start..],
+            Body::Kept(bytes) => bytes,
+        }
     }
 
     /// Bytes of memory that the batch keeps.
     pub fn memory_bytes(&self) -> usize {
-        self.buffer.capacity()
+        match &self.body {
+            Body::Received(buffer, _) => buffer.capacity(),
+            Body::Kept(bytes) => bytes.len(),
+        }
     }
 
-    /// The buffer, for [`super::Receiver::recycle`].
+    /// The buffer, for [`super::Receiver::recycle`]; an empty one when the bytes are shared.
     pub fn into_buffer(self) -> Vec<u8> {
-        self.buffer
+        match self.body {
+            Body::Received(buffer, _) => buffer,
+            Body::Kept(_) => Vec::new(),
+        }
     }
 }
 
@@ -136,9 +193,8 @@ impl Joiner {
             content: run.prelude.content,
             codec: run.prelude.codec,
             raw_len: run.prelude.raw_len as usize,
-            received_at,
-            buffer: run.bytes,
-            start,
+            received_at: Some(received_at),
+            body: Body::Received(run.bytes, start),
         }
     }
 }

@@ -42,7 +42,7 @@ use ddc_wire::{
 
 pub use counters::{Counters, Reject};
 pub use gaps::{Disposition, Missing, MissingReason, OffsetRange};
-pub use join::ReleasedBatch;
+pub use join::{BatchHead, ReleasedBatch};
 pub use loss::{DECIDE_AFTER, DECIDE_BEHIND};
 pub use open::{DERIVATION_BURST, DERIVATIONS_PER_SECOND};
 pub use order::{GiveUpCause, OVERTAKEN_PACKETS};

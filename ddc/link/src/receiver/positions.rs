@@ -46,8 +46,9 @@ pub struct Positions {
     /// Slots by the time of their last touch, the oldest first.
     by_touch: BTreeMap<u64, usize>,
     touches: u64,
-    /// Batches dropped before the sink saw them.
+    /// How often batches were dropped before the sink saw them, and why the last time.
     drops: u64,
+    dropped: Option<MissingReason>,
     /// Kept to look up without allocating.
     scratch: PartitionKey,
 }
@@ -169,9 +170,10 @@ impl Positions {
         (missing, settled.and_then(|position| position.add_hole(range)))
     }
 
-    /// Batches were dropped because the queue to the sink was full: gaps found next are reported with that reason.
-    pub fn note_buffer_full(&mut self) {
+    /// Batches were dropped between the receiver and here: the next gap of each partition is reported with that reason.
+    pub fn note_dropped(&mut self, reason: MissingReason) {
         self.drops += 1;
+        self.dropped = Some(reason);
     }
 
     /// Puts a position into the table, in the place of the one that is there. Returns a partition that made way.
@@ -237,10 +239,9 @@ impl Positions {
         };
         self.touch(at);
         let position = &mut self.slots[at].position;
-        let life = match position.life {
-            Life::This if position.drops < self.drops => Life::Dropped,
-            life => life,
-        };
+        // What was dropped in this life is known; what a restart has cost is a guess.
+        let dropped = self.dropped.filter(|_| position.drops < self.drops);
+        let life = dropped.map_or(position.life, Life::Dropped);
         let missing = claim.missing(Some(position), life);
         let forgotten = missing.and_then(|missing| position.step_over(&missing, claim));
         (position.life, position.drops) = (Life::This, self.drops);

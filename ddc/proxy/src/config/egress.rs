@@ -15,6 +15,7 @@ use super::common::{
 };
 use super::kafka::client;
 use super::raw::{DeliveryMode, LateRecords, LostProgress, PartitionMode, RawEgress, RawKafkaSink, RawMissingRecords, RawRenameRegex};
+use super::spool::{SpoolConfig, spool};
 use super::telemetry::{Telemetry, telemetry};
 use super::udp::{UdpSink, udp_sink};
 use super::units::{ByteSize, Span};
@@ -33,8 +34,10 @@ pub struct EgressConfig {
     pub seal: Seal<Vec<LinkKey>>,
     /// How datagrams become records again.
     pub receive: Receive,
-    /// What may wait between link and destination; full = drop, counted, reported.
+    /// What may be held in memory between link and destination; without a spool, full = drop, counted, reported.
     pub buffer: ByteSize,
+    /// What was received and is not settled, on disk; `None`: in memory only.
+    pub spool: Option<SpoolConfig>,
     /// Where records go.
     pub sink: Sink,
     /// The topic that gets what becomes of gaps.
@@ -130,6 +133,9 @@ const LARGEST_EVENT: ByteSize = ByteSize::mib(1);
 /// What may be on its way to `[missing_records]`.
 const EVENT_QUEUE: ByteSize = ByteSize::mib(4);
 
+/// A read-ahead of 1 MiB, and some 8 MiB of settled ranges at worst.
+const SPOOL_TABLES: ByteSize = ByteSize::mib(10);
+
 /// One pattern that renames topics.
 #[derive(Debug, Clone)]
 pub struct RenameRegex {
@@ -184,6 +190,12 @@ impl EgressConfig {
             MemoryItem { purpose: "incomplete blocks ([link.receive] window)", size: self.receive.window },
             MemoryItem { purpose: "waiting for the destination ([sink] buffer)", size: self.buffer },
         ];
+        if self.spool.is_some() {
+            items.push(MemoryItem {
+                purpose: "reading [spool], and what of it is settled",
+                size: SPOOL_TABLES,
+            });
+        }
         if matches!(self.sink, Sink::Kafka(_)) {
             items.push(MemoryItem { purpose: "with Kafka, not acknowledged", size: PRODUCE_QUEUE });
         }
@@ -196,8 +208,15 @@ impl EgressConfig {
 }
 
 pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<EgressConfig>> {
-    let RawEgress { link: raw_link, sink, missing_records, admin: raw_admin, log, telemetry: raw_telemetry } =
-        raw;
+    let RawEgress {
+        link: raw_link,
+        sink,
+        spool: raw_spool,
+        missing_records,
+        admin: raw_admin,
+        log,
+        telemetry: raw_telemetry,
+    } = raw;
     let listen = raw_link.listen.0;
     let settings = link(&raw_link.common, checker, listen.ip(), "listen");
     let multicast_group = raw_link.multicast_group.map(|group| group.0);
@@ -242,6 +261,12 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
     let telemetry = telemetry(raw_telemetry, checker);
     let admin = admin(&raw_admin, Side::Egress, raw_link.common.id, checker);
     let buffer = sink.buffer;
+    let no_spool = match (&seal, &sink.kafka) {
+        (Some(Seal::None), _) => Some("seal = \"none\" writes nothing that came from the link to a disk"),
+        (_, None) => Some("[sink.udp] never waits for a destination"),
+        _ => None,
+    };
+    let spool = spool(raw_spool, &settings, receive.max_record_bytes, no_spool, checker);
     let sink = match (sink.kafka, sink.udp) {
         (Some(kafka), None) => {
             let sink = kafka_sink(kafka, &raw_link.common.name, receive.max_record_bytes, checker);
@@ -268,6 +293,7 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
             max_record_bytes: receive.max_record_bytes,
         },
         buffer,
+        spool,
         sink: sink?,
         missing_records,
         admin,

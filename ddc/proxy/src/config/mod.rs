@@ -22,6 +22,7 @@ mod raw;
 mod schema;
 mod secrets;
 mod sharing;
+mod spool;
 mod telemetry;
 mod together;
 mod udp;
@@ -42,11 +43,12 @@ pub use egress::{EgressConfig, KafkaSink, MissingRecords, Receive, RenameRegex, 
 pub use ingress::{Fec, IngressConfig, KafkaSource, Pack, Source};
 pub use problem::{ConfigError, Remark};
 pub use raw::{
-    CommitOnStop, Compression, DeliveryMode, LateDatagrams, LateRecords, LogFormat, LogLevel, LostProgress, PartitionMode, SaslMechanism,
-    SealMode, SecurityProtocol, StartAt, SyslogFacility,
+    CommitOnStop, Compression, DeliveryMode, FsyncWhen, LateDatagrams, LateRecords, LogFormat, LogLevel, LostProgress,
+    PartitionMode, SaslMechanism, SealMode, SecurityProtocol, StartAt, SyslogFacility, WhenSpoolFull,
 };
 pub use schema::schema;
 pub use secrets::{Secret, SecretKey};
+pub use spool::{SpoolConfig, SpoolSize};
 pub use telemetry::Telemetry;
 pub use together::{check_together, unused_together};
 pub use udp::{Stream, UdpSink, UdpSource};

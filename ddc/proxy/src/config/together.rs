@@ -71,6 +71,11 @@ fn clashes_of(a: &Config, b: &Config) -> Vec<String> {
     if same_place(&a.link().state_dir, &b.link().state_dir) {
         found.push(format!("[link] state_dir = \"{}\"", b.link().state_dir.display()));
     }
+    if let (Some(x), Some(y)) = (spool(a), spool(b))
+        && same_place(x, y)
+    {
+        found.push(format!("[spool] directory = \"{}\"", y.display()));
+    }
     if a.side() == b.side() && a.link().name == b.link().name {
         found.push(format!("[link] name = \"{}\"", b.link().name));
     }
@@ -100,6 +105,13 @@ fn listening(config: &Config) -> Vec<(String, SocketAddr)> {
             source.streams.iter().map(|stream| (key(&stream.name), stream.address)).collect()
         }
         Config::Ingress(_) => Vec::new(),
+    }
+}
+
+fn spool(config: &Config) -> Option<&Path> {
+    match config {
+        Config::Egress(config) => config.spool.as_ref().map(|spool| spool.directory.as_path()),
+        Config::Ingress(_) => None,
     }
 }
 

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender as ChannelSender;
 use ddc_link::receiver::{OffsetRange, Positions};
 use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::notify::Tick;
@@ -13,10 +12,10 @@ use ddc_telemetry::reasons::Thread;
 use ddc_telemetry::{EgressMetrics, LinkMetrics};
 
 use super::control::Control;
+use super::feed::{Item, Settler};
 use super::filled::Filled;
 use super::missing::{MissingReport, SourcePartition};
 use super::partitions::Partitions;
-use super::queue::Item;
 use super::refused::RefusedRuns;
 use super::shared::{Shared, lock};
 use super::store::Store;
@@ -33,8 +32,8 @@ pub(crate) struct BooksParts {
     pub(crate) report: MissingReport,
     pub(crate) control: Arc<Control>,
     pub(crate) tick: Tick,
-    /// Takes the buffers of settled batches; full = freed.
-    pub(crate) recycle: ChannelSender<Vec<u8>>,
+    /// Where batches come from.
+    pub(crate) settler: Settler,
     pub(crate) shared: Arc<Shared>,
     pub(crate) store: Store,
 }
@@ -51,7 +50,7 @@ pub(crate) struct Books {
     pub(crate) limit: RateLimit<&'static str>,
     pub(crate) control: Arc<Control>,
     pub(crate) tick: Tick,
-    recycle: ChannelSender<Vec<u8>>,
+    settler: Settler,
     pub(crate) shared: Arc<Shared>,
     store: Store,
     stored_at: Instant,
@@ -69,7 +68,7 @@ impl Books {
             limit: RateLimit::new(LOG_EVERY),
             control: parts.control,
             tick: parts.tick,
-            recycle: parts.recycle,
+            settler: parts.settler,
             shared: parts.shared,
             store: parts.store,
             stored_at: Instant::now(),
@@ -77,13 +76,6 @@ impl Books {
     }
 
     /// The destination will never have the record: it becomes a missing range.
-    pub(crate) fn refuse(&mut self, slot: u32, offset: i64, why: impl FnOnce() -> String) {
-        if self.report_refused(slot, offset, why) {
-            self.refusals.push((slot, offset));
-        }
-    }
-
-    /// As [`Self::refuse`], for a destination to which nothing is ever given again: the positions need not know.
     /// `false`: the partition has no number.
     pub(crate) fn report_refused(&mut self, slot: u32, offset: i64, why: impl FnOnce() -> String) -> bool {
         self.filled.refused(slot, offset);
@@ -112,12 +104,9 @@ impl Books {
         self.partitions.name(slot).cloned()
     }
 
-    /// Gives a batch's buffer back, unless somebody still reads it.
+    /// Everything of a batch is settled.
     pub(crate) fn recycle(&self, item: Arc<Item>) {
-        if let Some(item) = Arc::into_inner(item) {
-            // A full channel frees the buffer, which is as good.
-            let _ = self.recycle.try_send(item.into_buffer());
-        }
+        self.settler.settle(item);
     }
 
     /// What is handed over fills a hole, or a part of one.

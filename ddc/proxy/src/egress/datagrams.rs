@@ -19,7 +19,7 @@ use ddc_wire::{ChunkHeader, Record};
 use super::books::Books;
 use super::control::GivenUp;
 use super::delivery::Delivery;
-use super::queue::Item;
+use super::feed::Item;
 use super::shared::lock;
 use crate::config::Stream;
 use crate::sink::latency::Latencies;

@@ -28,8 +28,8 @@ use ddc_wire::{
 use super::books::Books;
 use super::control::{Control, GivenUp};
 use super::delivery::Delivery;
+use super::feed::{FeedOut, Item, Taken};
 use super::missing::{Range, SourcePartition};
-use super::queue::{Item, QueueOut, Taken};
 use super::shared::{Shared, lock};
 use crate::config::LateRecords;
 
@@ -42,7 +42,7 @@ const DRAIN_STEP: Duration = Duration::from_millis(1);
 
 /// The thread's parts; [`SinkThread::run`] is its life.
 pub(crate) struct SinkThread {
-    pub(crate) queue: QueueOut,
+    pub(crate) feed: FeedOut,
     pub(crate) unpacker: Unpacker,
     pub(crate) former: Positions,
     /// By partition: up to which offset the journal has open gaps that the positions have not come to.
@@ -58,7 +58,7 @@ impl SinkThread {
     /// over. Returns whether everything was.
     pub(crate) fn run(self, outlet: impl Delivery) -> bool {
         let shared = Arc::clone(&self.shared);
-        let Self { queue, unpacker, former, ahead, late, shared: _, control, metrics } = self;
+        let Self { feed, unpacker, former, ahead, late, shared: _, control, metrics } = self;
         let judge = Judge {
             positions: former,
             ahead,
@@ -70,14 +70,14 @@ impl SinkThread {
             changed: false,
         };
         let now = Instant::now();
-        let mut running = Running { queue, unpacker, judge, shared, control, kept_at: now };
+        let mut running = Running { feed, unpacker, judge, shared, control, kept_at: now };
         let ended = running.deliver();
         running.finish(ended)
     }
 }
 
 struct Running<D> {
-    queue: QueueOut,
+    feed: FeedOut,
     unpacker: Unpacker,
     judge: Judge<D>,
     shared: Arc<Shared>,
@@ -88,7 +88,7 @@ struct Running<D> {
 impl<D: Delivery> Running<D> {
     fn deliver(&mut self) -> Result<(), GivenUp> {
         loop {
-            match self.queue.take(self.judge.outlet.nap()) {
+            match self.feed.take(self.judge.outlet.nap()) {
                 Taken::Item(item) => self.batch(Arc::new(*item))?,
                 Taken::Nothing => self.judge.outlet.service()?,
                 Taken::Closed => break,
@@ -105,15 +105,15 @@ impl<D: Delivery> Running<D> {
     }
 
     fn batch(&mut self, item: Arc<Item>) -> Result<(), GivenUp> {
-        if item.dropped_before > 0 {
-            self.judge.positions.note_buffer_full();
+        if let Some(dropped) = item.dropped_before {
+            self.judge.positions.note_dropped(dropped.reason);
         }
         self.judge.session = Some(item.batch.session);
         let raw = match self.unpacker.unpack(&item.batch) {
             Ok(raw) => raw,
             Err(error) => {
                 self.judge.refuse_batch(&item, &error.to_string());
-                self.judge.outlet.books().recycle(item);
+                self.judge.outlet.books_mut().recycle(item);
                 return Ok(());
             }
         };
@@ -131,7 +131,7 @@ impl<D: Delivery> Running<D> {
                 for entry in LedgerEntries::new(raw).map_while(Result::ok) {
                     self.judge.entry(&entry);
                 }
-                self.judge.outlet.books().recycle(item);
+                self.judge.outlet.books_mut().recycle(item);
                 self.judge.outlet.service()
             }
         }
@@ -144,6 +144,7 @@ impl<D: Delivery> Running<D> {
             return;
         }
         self.kept_at = now;
+        self.feed.house_keeping();
         self.judge.settle_refusals();
         if self.judge.changed && !self.judge.outlet.has_checkpoint() {
             self.judge.changed = false;
@@ -151,9 +152,9 @@ impl<D: Delivery> Running<D> {
         }
         self.judge.outlet.probe();
         self.shared.partitions.store(self.judge.positions.len() as u64, Relaxed);
-        self.shared.queued_batches.store(self.queue.len() as u64, Relaxed);
+        self.shared.queued_batches.store(self.feed.len() as u64, Relaxed);
         *lock(&self.shared.topics) = self.judge.outlet.destinations();
-        self.judge.metrics.queue_bytes.set(self.queue.used() as i64);
+        self.judge.metrics.queue_bytes.set(self.feed.used() as i64);
     }
 
     /// The last acts of the thread.
@@ -170,9 +171,10 @@ impl<D: Delivery> Running<D> {
             tracing::error!(
                 link,
                 in_flight = self.judge.outlet.in_flight(),
-                batches_waiting = self.queue.len(),
+                batches_waiting = self.feed.len(),
                 destination,
-                "the drain was given up; what was not acknowledged will be named as missing after the next start"
+                kept = self.feed.is_kept(),
+                "the drain was given up; what was not acknowledged is delivered after the next start where it is kept in a spool, else named as missing"
             );
         }
         self.judge.outlet.books_mut().store_sessions();

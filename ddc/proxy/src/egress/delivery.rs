@@ -12,7 +12,7 @@ use ddc_wire::{ChunkHeader, Record};
 
 use super::books::Books;
 use super::control::GivenUp;
-use super::queue::Item;
+use super::feed::Item;
 
 /// A way out. Whatever waits in it goes on marking the thread as alive, and ends with [`GivenUp`] when the drain's time is over.
 pub(crate) trait Delivery: Sized {

@@ -1,7 +1,7 @@
-//! The egress: one link that receives, one destination, two threads and a bounded queue between them.
+//! The egress: one link that receives, one destination, two threads, and between them the spool or a bounded queue.
 //!
 //! ```text
-//!  ddc-rx-LINK: socket → open → recover → order ──▶ batches, at most [sink] buffer ──▶ ddc-sink-LINK:
+//!  ddc-rx-LINK: socket → open → recover → order ──▶ feed: spool on disk, or at most [sink] buffer ──▶ ddc-sink-LINK:
 //!                                                       unpack → gaps → Kafka → acknowledgements → state directory
 //!                                                                     └→ UDP, or refused
 //! ```
@@ -11,7 +11,7 @@
 //! | module      | what it is for                                                            |
 //! |-------------|---------------------------------------------------------------------------|
 //! | `receive`   | the receive thread                                                        |
-//! | `queue`     | the bounded queue                                                         |
+//! | `feed`      | what lies between the threads: the spool, or the bounded queue             |
 //! | `kafka`     | the sink thread of a Kafka destination: records and progress in transactions |
 //! | `deliver`   | the sink thread of other destinations: what is new, late, a duplicate, missing |
 //! | `delivery`  | what that one asks of a way out                                           |
@@ -30,12 +30,12 @@ mod control;
 mod datagrams;
 mod deliver;
 mod delivery;
+mod feed;
 mod filled;
 mod kafka;
 pub mod missing;
 mod partitions;
 mod publish;
-mod queue;
 mod receive;
 mod refused;
 mod shared;
@@ -54,7 +54,7 @@ use anyhow::Context;
 use ddc_kafka::context::Reporter;
 use ddc_kafka::settings::Role;
 use ddc_link::keys::{Keyring, LinkKey, SealMode};
-use ddc_link::receiver::{PartitionKey, Receiver, ReceiverConfig, Unpacker};
+use ddc_link::receiver::{PartitionKey, Receiver, ReceiverConfig, StoredSession, Unpacker};
 use ddc_telemetry::notify::Watchdog;
 use ddc_telemetry::{EgressMetrics, LinkMetrics, Registry};
 use ddc_udp::clock::wall_clock_micros;
@@ -72,6 +72,7 @@ use control::Control;
 use datagrams::DatagramOutlet;
 use kafka::KafkaThread;
 use deliver::SinkThread;
+use feed::{FeedIn, FeedOut};
 use missing::MissingReport;
 use publish::PublisherParts;
 use receive::ReceiveThread;
@@ -125,18 +126,20 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
     let link = config.link.name.as_str().to_owned();
     let metrics = options.registry.egress(&link)?;
     let state = Arc::new(StateDir::open(&config.link.state_dir)?);
-    let (store, former) = Store::open(Arc::clone(&state), matches!(config.seal, Seal::None))
+    let (store, mut former) = Store::open(Arc::clone(&state), matches!(config.seal, Seal::None))
         .with_context(|| format!("link {link}"))?;
     let maintenance = Maintenance::open(&link, Side::Egress, state, Instant::now(), wall_clock_micros());
     let socket = open_socket(&config, &metrics).with_context(|| format!("link {link}"))?;
     let local = socket.local_addr();
-    let receiver = Receiver::new(receiver_config(&config), Instant::now(), &former.sessions);
     let (shared, control) = (Arc::new(Shared::default()), Arc::new(Control::default()));
+    let (recycle, recycled) = crossbeam_channel::bounded(RECYCLED);
+    // Before the receiver: what lies in the spool is not expected again.
+    let (feed_in, feed_out) = feed(&config, &metrics, &shared, recycle, &mut former.sessions)
+        .with_context(|| format!("link {link}"))?;
+    let receiver = Receiver::new(receiver_config(&config), Instant::now(), &former.sessions);
     *lock(&shared.stored) = receiver.stored();
     let Gaps { report, ahead, published } =
         gaps(&config, &metrics, &former).with_context(|| format!("link {link}"))?;
-    let (queue_in, queue_out) = queue::queue(config.buffer.bytes());
-    let (recycle, recycled) = crossbeam_channel::bounded(RECYCLED);
     let reporter = Reporter::new(link.as_str(), "sink");
 
     let register = |thread: &str| options.watchdog.register(&format!("{link} {thread}"), Instant::now());
@@ -146,7 +149,7 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
         report: report.clone(),
         control: Arc::clone(&control),
         tick: sink_tick,
-        recycle,
+        settler: feed_out.settler(),
         shared: Arc::clone(&shared),
         store,
     });
@@ -156,14 +159,14 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
             let producer = settings.client.build(&settings.producer(config.receive.max_record_bytes));
             let admin = settings.client.build(&Role::Admin);
             let thread = KafkaThread {
-                queue: queue_out,
+                feed: feed_out,
                 unpacker,
                 settings: (**settings).clone(),
                 producer: producer.with_context(|| format!("link {link}: [sink.kafka]"))?,
                 admin: admin.with_context(|| format!("link {link}: [sink.kafka]"))?,
                 reporter: reporter.clone(),
                 books,
-                has_former: false,
+                
                 shared: Arc::clone(&shared),
                 control: Arc::clone(&control),
                 metrics: Arc::clone(&metrics),
@@ -173,7 +176,7 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
         Sink::Udp(settings) => {
             let outlet = DatagramOutlet::new(&settings.streams, books);
             let thread = SinkThread {
-                queue: queue_out,
+                feed: feed_out,
                 unpacker,
                 former: former.positions,
                 ahead,
@@ -188,7 +191,7 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
     let receive = ReceiveThread {
         socket,
         receiver,
-        queue: queue_in,
+        feed: feed_in,
         recycled,
         shared: Arc::clone(&shared),
         control: Arc::clone(&control),
@@ -276,6 +279,34 @@ impl Egress {
     pub fn is_drained(&self) -> bool {
         self.shared.sink_done.load(Relaxed)
     }
+}
+
+/// What lies between the two threads. Half of `[sink] buffer` is for what the sink thread has not come to, half for what it holds.
+fn feed(
+    config: &EgressConfig,
+    metrics: &Arc<LinkMetrics<EgressMetrics>>,
+    shared: &Arc<Shared>,
+    recycle: crossbeam_channel::Sender<Vec<u8>>,
+    sessions: &mut [StoredSession],
+) -> anyhow::Result<(FeedIn, FeedOut)> {
+    let Some(spool) = &config.spool else {
+        let (input, output) = feed::queue(config.buffer.bytes());
+        return Ok((FeedIn::Queue(input), FeedOut::Queue(output, recycle)));
+    };
+    let half = config.buffer.bytes() / 2;
+    let size = spool.size(crate::host::file_system(&spool.directory)?.bytes).map_err(anyhow::Error::msg)?;
+    let open = feed::open_spool(
+        feed::SpoolParts {
+            options: spool.options(&config.link, size, half as usize),
+            held_limit: half,
+            max_batch_bytes: max_batch_bytes(config),
+            metrics: Arc::clone(metrics),
+            shared: Arc::clone(shared),
+            recycle,
+        },
+        sessions,
+    )?;
+    Ok((open.input, open.output))
 }
 
 /// What is known of gaps at the start.

@@ -1,11 +1,11 @@
-//! The receive thread: datagrams from the socket, batches to the queue; it waits for nothing else.
+//! The receive thread: datagrams from the socket, batches to the queue or the spool; it waits for nothing else.
 //!
 //! ```text
-//!  socket ─ recvmmsg ─▶ Receiver (open, recover, order, join) ─▶ queue ─▶ sink thread
+//!  socket ─ recvmmsg ─▶ Receiver (open, recover, order, join) ─▶ feed ─▶ sink thread
 //!                          └─▶ counters, heartbeats, sessions
 //! ```
 //!
-//! A full queue drops the newest batch and counts it; a datagram that is not ours is counted by its reason. It
+//! What has no room is dropped and counted; a datagram that is not ours is counted by its reason. It
 //! wakes at least every [`LONGEST_WAIT`], so that a stop, a new keyring and the watchdog are served.
 
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ use ddc_udp::{ReceiveBatch, ReceiverSocket};
 use ddc_wire::{Heartbeat, KeyId, Session};
 
 use super::control::Control;
-use super::queue::QueueIn;
+use super::feed::{FeedIn, NotTaken};
 use super::shared::{HeartbeatView, SessionView, Shared, lock};
 
 /// The longest wait for a datagram.
@@ -47,7 +47,7 @@ const SHORTEST_FRAME: usize = 84;
 pub(crate) struct ReceiveThread {
     pub(crate) socket: ReceiverSocket,
     pub(crate) receiver: Receiver,
-    pub(crate) queue: QueueIn,
+    pub(crate) feed: FeedIn,
     /// Buffers of settled batches.
     pub(crate) recycled: ChannelReceiver<Vec<u8>>,
     pub(crate) shared: Arc<Shared>,
@@ -153,13 +153,16 @@ impl Running {
         let thread = &mut self.thread;
         match event {
             Event::Batch(batch) => {
-                if !thread.queue.offer(batch) {
-                    thread.metrics.common.buffer_full.inc();
-                    if let Some(suppressed) = self.limit.allow("buffer full", now) {
+                if let Err(why) = thread.feed.offer(batch) {
+                    if matches!(why, NotTaken::Queue) {
+                        thread.metrics.common.buffer_full.inc();
+                    }
+                    if let Some(suppressed) = self.limit.allow("not taken", now) {
                         tracing::error!(
                             link = thread.metrics.link(),
+                            %why,
                             suppressed,
-                            "[sink] buffer is full: a batch was dropped; its records are named when the next ones are delivered"
+                            "a batch was dropped; its records are named when the next ones are delivered"
                         );
                     }
                 }
@@ -304,7 +307,7 @@ impl Running {
         metrics.common.thread_cpu_seconds.set(Thread::Receive, thread_cpu());
         metrics.sessions_open.set(thread.receiver.sessions().count() as i64);
         metrics.window_bytes.set(thread.receiver.window_bytes() as i64);
-        metrics.queue_bytes.set(thread.queue.used() as i64);
+        metrics.queue_bytes.set(thread.feed.used() as i64);
         *lock(&thread.shared.stored) = thread.receiver.stored();
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) rebuilds: AtomicU64,
     /// Set by the sink thread: batches that wait for it.
     pub(crate) queued_batches: AtomicU64,
+    /// Set by the spool's thread: how it stands; `None` without a spool.
+    pub(crate) spool: Mutex<Option<SpoolView>>,
     /// Set by the sink thread: destination topics seen.
     pub(crate) topics: Mutex<Vec<String>>,
     /// Set by the publisher: why `[missing_records]` cannot be written.
@@ -55,6 +57,29 @@ pub(crate) struct SessionView {
     pub(crate) source: String,
     pub(crate) continued: bool,
     pub(crate) started_at_micros: u64,
+}
+
+/// The spool, for people.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct SpoolView {
+    pub(crate) directory: String,
+    /// Of its files, and at most.
+    pub(crate) bytes: u64,
+    pub(crate) limit_bytes: u64,
+    /// Not settled yet, and not even read yet.
+    pub(crate) waiting_bytes: u64,
+    pub(crate) unread_bytes: u64,
+    pub(crate) oldest_age_seconds: f64,
+    pub(crate) segments: usize,
+    /// What a power cut would cost.
+    pub(crate) unsynced_seconds: f64,
+    pub(crate) doubtful_bytes: u64,
+    pub(crate) disk_free_bytes: Option<u64>,
+    pub(crate) taken_batches: u64,
+    /// Why batches are refused now.
+    pub(crate) refusing: Option<String>,
+    pub(crate) fsync_error: Option<String>,
+    pub(crate) checkpoint_error: Option<String>,
 }
 
 /// A heartbeat and when it came.

@@ -151,6 +151,7 @@ impl View {
                 "limit_bytes": config.buffer.bytes(),
                 "batches": self.shared.queued_batches.load(Relaxed),
             },
+            "spool": *lock(&self.shared.spool),
             "sink": self.sink(),
             "missing": self.report.last(),
             "gaps": self.report.status(),
@@ -240,6 +241,26 @@ impl View {
             problems.push(format!("two ingresses send on this link: {senders}; stop one of them"));
         }
         problems.extend(self.sink_problems());
+        problems.extend(self.spool_problems());
+        problems
+    }
+
+    fn spool_problems(&self) -> Vec<String> {
+        let spool = lock(&self.shared.spool);
+        let Some(spool) = &*spool else { return Vec::new() };
+        let mut problems = Vec::new();
+        if let Some(why) = &spool.refusing {
+            problems.push(format!("the spool refuses what comes, records are lost: {why}"));
+        }
+        if let Some(error) = &spool.fsync_error {
+            problems.push(format!(
+                "the spool in {} cannot be forced onto the disk: {error}; a power cut would cost what is in it; look at the kernel's log",
+                spool.directory
+            ));
+        }
+        if let Some(error) = &spool.checkpoint_error {
+            problems.push(format!("the spool in {}: {error}", spool.directory));
+        }
         problems
     }
 

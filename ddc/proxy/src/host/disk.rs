@@ -11,6 +11,26 @@ use crate::sink::preflight::Finding;
 /// written anew beside the old ones; a full disk stops a link at its next start.
 pub const LEAST_FREE: u64 = 64 << 20;
 
+/// The size of a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileSystem {
+    /// All of it.
+    pub bytes: u64,
+    /// What this process may still write.
+    pub free: u64,
+}
+
+/// The file system of a directory, or of the nearest one above it that is there.
+pub fn file_system(directory: &Path) -> std::io::Result<FileSystem> {
+    let absolute = std::path::absolute(directory)?;
+    let there = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let system = statvfs(there)?;
+    Ok(FileSystem {
+        bytes: system.f_blocks.saturating_mul(system.f_frsize),
+        free: system.f_bavail.saturating_mul(system.f_frsize),
+    })
+}
+
 pub(super) fn look(directory: &Path) -> Vec<Finding> {
     let shown = directory.display();
     let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.into());

@@ -18,7 +18,7 @@ mod ports;
 use std::io;
 use std::time::Duration;
 
-pub use disk::LEAST_FREE;
+pub use disk::{FileSystem, LEAST_FREE, file_system};
 
 use crate::config::Config;
 use crate::sink::preflight::{Finding, Severity};

@@ -167,7 +167,7 @@ fn a_ledger_names_a_lost_tail_and_a_wholly_lost_stream() {
 fn the_reason_tells_what_happened_meanwhile() {
     let mut positions = Positions::default();
     chunk(&mut positions, header(None, 110, 10), &[]);
-    positions.note_buffer_full();
+    positions.note_dropped(MissingReason::BufferFull);
     let gap = missing(110, 111, Some(2), MissingReason::BufferFull);
     assert_eq!(chunk(&mut positions, header(Some(111), 113, 13), &[112]).0, gap);
     let gap = missing(113, 113, Some(1), MissingReason::Lost);
@@ -177,6 +177,10 @@ fn the_reason_tells_what_happened_meanwhile() {
     let mut restored: Positions = serde_json::from_str(&json).unwrap();
     let gap = missing(115, 119, Some(5), MissingReason::Restart);
     assert_eq!(chunk(&mut restored, header(Some(119), 121, 21), &[120]).0, gap);
+    let mut damaged: Positions = serde_json::from_str(&json).unwrap();
+    damaged.note_dropped(MissingReason::SpoolDamaged);
+    let gap = missing(115, 119, Some(5), MissingReason::SpoolDamaged);
+    assert_eq!(chunk(&mut damaged, header(Some(119), 121, 21), &[120]).0, gap, "what is known comes first");
     let gap = missing(121, 121, Some(1), MissingReason::Lost);
     assert_eq!(chunk(&mut restored, header(Some(121), 123, 23), &[122]).0, gap);
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{RawAdmin, RawKafkaClient, RawKafkaSink, RawLinkCommon, RawLog, RawTelemetry, RawUdpSink};
+use super::{
+    RawAdmin, RawKafkaClient, RawKafkaSink, RawLinkCommon, RawLog, RawSpool, RawTelemetry, RawUdpSink,
+};
 use crate::config::units::{ByteSize, Span};
 use crate::config::values::{Address, Endpoint, TopicName};
 
@@ -17,6 +19,8 @@ pub(crate) struct RawEgress {
     pub(crate) link: RawEgressLink,
     #[serde(default)]
     pub(crate) sink: RawSink,
+    #[serde(default)]
+    pub(crate) spool: RawSpool,
     pub(crate) missing_records: Option<RawMissingRecords>,
     #[serde(default)]
     pub(crate) admin: RawAdmin,
@@ -67,8 +71,8 @@ impl Default for RawReceive {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct RawSink {
-    /// How much may wait between the link and the destination while the destination is slow or away. When it is full,
-    /// records are dropped, counted and reported by topic, partition and offset.
+    /// How much may be held in memory between the link and the destination while the destination is slow or away. With a spool (see
+    /// `[spool]`) the rest lies on disk. Without one, records are dropped when it is full, counted and reported by topic, partition and offset.
     pub(crate) buffer: ByteSize,
     pub(crate) kafka: Option<RawKafkaSink>,
     pub(crate) udp: Option<RawUdpSink>,

@@ -9,11 +9,13 @@
 mod egress;
 mod ingress;
 mod kafka;
+mod spool;
 mod telemetry;
 mod udp;
 
 pub use ingress::Compression;
 pub use kafka::{CommitOnStop, DeliveryMode, LateRecords, LostProgress, PartitionMode, SaslMechanism, SecurityProtocol, StartAt};
+pub use spool::{FsyncWhen, WhenSpoolFull};
 pub use telemetry::SyslogFacility;
 pub use udp::LateDatagrams;
 
@@ -23,6 +25,7 @@ pub(crate) use kafka::{
     PROPERTY_FORMAT, RawKafkaClient, RawKafkaSink, RawKafkaSource, RawProperty, RawRenameRegex, RawSasl,
     RawSecurity, RawTls,
 };
+pub(crate) use spool::RawSpool;
 pub(crate) use telemetry::RawTelemetry;
 pub(crate) use udp::{RawUdpSink, RawUdpSource};
 

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::super::queue::Item;
+use ddc_spool::Span;
+
+use crate::egress::feed::Item;
 
 /// Where a chunk is in the order of arrival: its batch, and its place there.
 pub(super) type At = (u64, u32);
@@ -47,11 +49,20 @@ pub(super) struct HeldPart {
     pub(super) why: Why,
 }
 
+/// How a batch is found again.
+#[derive(Debug, Clone)]
+pub(super) enum Kept {
+    /// It is in the spool, and costs no memory.
+    Spool(Span),
+    /// There is no spool.
+    Memory(Arc<Item>),
+}
+
 /// A batch of which chunks are held.
 #[derive(Debug)]
-pub(super) struct HeldFrame {
-    pub(super) item: Arc<Item>,
-    pub(super) parts: Vec<HeldPart>,
+struct HeldFrame {
+    kept: Kept,
+    parts: Vec<HeldPart>,
 }
 
 /// See the module's text.
@@ -67,6 +78,15 @@ pub(super) struct Held {
 impl Held {
     /// Holds chunks of a batch; those of one batch may come in several calls.
     pub(super) fn add(&mut self, number: u64, item: &Arc<Item>, parts: &[HeldPart]) {
+        self.insert(number, parts, || item.span.map_or_else(|| Kept::Memory(Arc::clone(item)), Kept::Spool));
+    }
+
+    /// Holds chunks on that were taken out and cannot be judged now.
+    pub(super) fn put_back(&mut self, number: u64, span: Span, parts: &[HeldPart]) {
+        self.insert(number, parts, || Kept::Spool(span));
+    }
+
+    fn insert(&mut self, number: u64, parts: &[HeldPart], kept: impl FnOnce() -> Kept) {
         if parts.is_empty() {
             return;
         }
@@ -76,10 +96,8 @@ impl Held {
                 self.blocking.entry(part.slot).or_default().insert((number, part.part));
             }
         }
-        let frame = self
-            .frames
-            .entry(number)
-            .or_insert_with(|| HeldFrame { item: Arc::clone(item), parts: Vec::new() });
+        let frame =
+            self.frames.entry(number).or_insert_with(|| HeldFrame { kept: kept(), parts: Vec::new() });
         frame.parts.extend_from_slice(parts);
         frame.parts.sort_by_key(|part| part.part);
     }
@@ -89,11 +107,11 @@ impl Held {
         &mut self,
         from: u64,
         wanted: impl Fn(&HeldPart) -> bool,
-    ) -> Option<(u64, Arc<Item>, Vec<HeldPart>)> {
+    ) -> Option<(u64, Kept, Vec<HeldPart>)> {
         let found = self.frames.range(from..).find(|(_, frame)| frame.parts.iter().any(&wanted));
         let number = *found?.0;
         let frame = self.frames.get_mut(&number)?;
-        let item = Arc::clone(&frame.item);
+        let kept = frame.kept.clone();
         let (taken, rest): (Vec<_>, Vec<_>) = frame.parts.iter().copied().partition(|part| wanted(part));
         frame.parts = rest;
         if frame.parts.is_empty() {
@@ -110,7 +128,7 @@ impl Held {
                 }
             }
         }
-        Some((number, item, taken))
+        Some((number, kept, taken))
     }
 
     /// Whether a chunk of the partition has to wait for one before it.

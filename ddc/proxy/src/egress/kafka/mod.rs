@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 use ddc_kafka::context::Reporter;
 use ddc_link::receiver::{Missing, Positions, Unpacker};
 use ddc_progress::{Notice, WorkingCopy};
+use ddc_spool::ReadError;
 use ddc_telemetry::cells::Label;
 use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::reasons::MissingReason;
@@ -50,14 +51,14 @@ use rdkafka::ClientConfig;
 use super::books::Books;
 use super::control::{Control, GivenUp};
 use super::missing::Range;
-use super::queue::{Item, QueueOut, Taken};
+use super::feed::{FeedOut, Item, Taken};
 use super::shared::{Shared, lock};
 use crate::config::{DeliveryMode, KafkaSink, LateRecords, LostProgress};
 use crate::gaps::Timestamp;
 use crate::sink::destination::Destinations;
 use crate::sink::progress_topic::PROGRESS_TOPIC as TOPIC;
 use crate::sink::topics::TopicMap;
-use held::{Held, HeldPart, Why};
+use held::{Held, HeldPart, Kept, Why};
 use judge::Judged;
 use ownership::{Acted, Ownership};
 use plan::{Note, Plan};
@@ -79,7 +80,7 @@ const SHORT_NAP: Duration = Duration::from_millis(2);
 
 /// What the thread is made of.
 pub(crate) struct KafkaThread {
-    pub(crate) queue: QueueOut,
+    pub(crate) feed: FeedOut,
     pub(crate) unpacker: Unpacker,
     pub(crate) settings: KafkaSink,
     /// Built for the role [`KafkaSink::producer`].
@@ -88,8 +89,6 @@ pub(crate) struct KafkaThread {
     pub(crate) admin: ClientConfig,
     pub(crate) reporter: Reporter,
     pub(crate) books: Books,
-    /// A former life had delivered something: the progress topic must know of it.
-    pub(crate) has_former: bool,
     pub(crate) shared: Arc<Shared>,
     pub(crate) control: Arc<Control>,
     pub(crate) metrics: Arc<LinkMetrics<EgressMetrics>>,
@@ -106,7 +105,7 @@ impl KafkaThread {
 }
 
 struct Engine {
-    queue: QueueOut,
+    feed: FeedOut,
     /// Taken out while a batch is read from it.
     unpacker: Option<Unpacker>,
     ownership: Ownership,
@@ -117,7 +116,7 @@ struct Engine {
     late: LateRecords,
     interval: Duration,
     lost_progress: LostProgress,
-    has_former: bool,
+    was_used: bool,
     /// The topic is read, and it is in order to write.
     is_started: bool,
     /// Held chunks of these are to be judged again.
@@ -152,7 +151,7 @@ struct Sweep {
 
 impl Engine {
     fn new(parts: KafkaThread) -> Self {
-        let KafkaThread { queue, unpacker, settings, producer, admin, reporter, books, has_former, .. } = parts;
+        let KafkaThread { feed, unpacker, settings, producer, admin, reporter, books, .. } = parts;
         let link = settings.link.to_string();
         let transactional = settings.delivery == DeliveryMode::ExactlyOnce;
         let destinations = Destinations::new(
@@ -163,7 +162,7 @@ impl Engine {
             settings.replication_factor,
         );
         Self {
-            queue,
+            feed,
             unpacker: Some(unpacker),
             ownership: Ownership::new(&settings, admin, reporter.clone(), transactional),
             working: WorkingCopy::new(settings.set.clone(), settings.link.clone()),
@@ -184,7 +183,7 @@ impl Engine {
                 topics: TopicMap::new(&link, settings),
                 waiting: HashMap::new(),
             },
-            has_former,
+            was_used: false,
             is_started: false,
             sweep: Sweep::default(),
             next_number: 0,
@@ -213,7 +212,7 @@ impl Engine {
             if is_closed || !may_take {
                 thread::sleep(SHORT_NAP);
             } else {
-                match self.queue.take(self.nap()) {
+                match self.feed.take(self.nap()) {
                     Taken::Item(item) => {
                         is_idle = false;
                         self.batch(Arc::new(*item))?;
@@ -252,8 +251,8 @@ impl Engine {
 
     /// A batch from the link.
     fn batch(&mut self, item: Arc<Item>) -> Result<(), GivenUp> {
-        if item.dropped_before > 0 {
-            self.working.note_buffer_full();
+        if let Some(dropped) = item.dropped_before {
+            self.working.note_dropped(dropped.reason);
         }
         let number = self.next_number;
         self.next_number += 1;
@@ -381,7 +380,7 @@ impl Engine {
             positions.restore(key, progress.position.clone());
         }
         let link = self.metrics.link().to_owned();
-        if positions.is_empty() && self.has_former {
+        if positions.is_empty() && self.was_used {
             let what = "ddc-progress at the destination knows nothing of this set, though this egress has delivered before: what the ingress \
                         sends again would be delivered again. Look whether the topic was removed or the cluster is another one; to begin \
                         anew, start once with lost_progress = \"accept\" in [sink.kafka]";
@@ -420,8 +419,9 @@ impl Engine {
         loop {
             let wanted =
                 |part: &HeldPart| (all || slots.contains(&part.slot)) && !stuck.contains(&part.slot);
-            let Some((number, item, parts)) = self.held.take(from, wanted) else { return Ok(()) };
+            let Some((number, kept, parts)) = self.held.take(from, wanted) else { return Ok(()) };
             from = number + 1;
+            let Some(item) = self.found_again(kept, number, &parts) else { continue };
             let Some(mut unpacker) = self.unpacker.take() else { return Ok(()) };
             let judged = match unpacker.unpack(&item.batch) {
                 Ok(raw) => self.parts(number, &item, raw, Some(&parts)),
@@ -441,11 +441,41 @@ impl Engine {
         }
     }
 
+    /// A batch that was held. `None`: it is no longer there, and what is missing is found by offsets; or it cannot be read now,
+    /// and is held on.
+    fn found_again(&mut self, kept: Kept, number: u64, parts: &[HeldPart]) -> Option<Arc<Item>> {
+        let span = match kept {
+            Kept::Memory(item) => return Some(item),
+            Kept::Spool(span) => span,
+        };
+        match self.feed.reread(span) {
+            Ok(Some(item)) => return Some(Arc::from(item)),
+            Ok(None) => {}
+            Err(error @ ReadError::Io { .. }) => {
+                if let Some(suppressed) = self.limit.allow("reread", Instant::now()) {
+                    tracing::warn!(link = self.metrics.link(), %error, suppressed, "the spool cannot be read now; trying again");
+                }
+                self.held.put_back(number, span, parts);
+                return None;
+            }
+            Err(error) => {
+                tracing::error!(
+                    link = self.metrics.link(), %error, position = span.start,
+                    "a batch that had waited in the spool cannot be read; its records are named when the next ones come"
+                );
+            }
+        }
+        if !self.held.has(number) {
+            self.feed.settle_span(span);
+        }
+        None
+    }
+
     /// A batch of which nothing is planned and nothing held is settled.
     fn let_go(&mut self, number: u64, item: Arc<Item>) {
         let is_planned = self.writer.plan.frames.last().is_some_and(|last| last.number == number);
         if !is_planned && !self.held.has(number) {
-            self.writer.books.recycle(item);
+            self.feed.settle(item);
         }
     }
 
@@ -519,7 +549,7 @@ impl Engine {
         self.metrics.records_late.add(plan.late);
         for frame in plan.frames {
             if !self.held.has(frame.number) {
-                self.writer.books.recycle(frame.item);
+                self.feed.settle(frame.item);
             }
         }
     }
@@ -548,11 +578,12 @@ impl Engine {
         self.kept_at = now;
         let due: Vec<_> = self.held.parts().filter(|part| self.is_worth_judging(part)).map(|part| part.slot).collect();
         self.sweep.slots.extend(due);
+        self.feed.house_keeping();
         self.writer.probe();
         self.shared.partitions.store(self.working.len() as u64, Relaxed);
-        self.shared.queued_batches.store(self.queue.len() as u64, Relaxed);
+        self.shared.queued_batches.store(self.feed.len() as u64, Relaxed);
         *lock(&self.shared.topics) = self.routes.topics.destinations().map(ToString::to_string).collect();
-        self.metrics.queue_bytes.set(self.queue.used() as i64);
+        self.metrics.queue_bytes.set(self.feed.used() as i64);
         self.writer.books.store_sessions_in_time();
     }
 
@@ -578,7 +609,7 @@ impl Engine {
                 link,
                 in_flight = self.writer.plan.records.len(),
                 held = self.held.len(),
-                batches_waiting = self.queue.len(),
+                batches_waiting = self.feed.len(),
                 destination,
                 "the drain was given up; what was not acknowledged will be named as missing after the next start"
             );

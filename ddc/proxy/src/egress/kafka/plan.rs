@@ -11,8 +11,8 @@ use ddc_link::receiver::{Missing, OffsetRange};
 use ddc_wire::Session;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use super::super::queue::Item;
 use super::held::HeldPart;
+use crate::egress::feed::Item;
 use crate::sink::latency::Times;
 
 /// A transaction with so many records is committed, whatever its age. As many as librdkafka's queue holds.

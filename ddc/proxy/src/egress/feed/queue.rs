@@ -10,42 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
-use ddc_link::receiver::ReleasedBatch;
+use ddc_link::receiver::{MissingReason, ReleasedBatch};
+use ddc_udp::clock::wall_clock_micros;
+
+use super::Taken;
+use super::item::{Dropped, Held, Item, OVERHEAD};
 
 /// Batches that may wait for the sink thread, whatever their size.
 pub(crate) const MAX_BATCHES: usize = 16_384;
-/// What a batch costs besides its bytes.
-const OVERHEAD: u64 = 256;
-
-/// What the sink thread gets.
-#[derive(Debug)]
-pub(crate) struct Item {
-    pub(crate) batch: ReleasedBatch,
-    /// Batches that were dropped between the item before and this one because the queue was full.
-    pub(crate) dropped_before: u64,
-    /// Given back to the budget when the item is dropped: when the batch is settled.
-    _held: Held,
-}
-
-impl Item {
-    /// The batch's buffer, for reuse.
-    pub(crate) fn into_buffer(self) -> Vec<u8> {
-        self.batch.into_buffer()
-    }
-}
-
-/// Bytes of the budget; given back on drop.
-#[derive(Debug)]
-struct Held {
-    bytes: u64,
-    used: Arc<AtomicU64>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.used.fetch_sub(self.bytes, Relaxed);
-    }
-}
 
 /// The receive thread's end.
 #[derive(Debug)]
@@ -61,14 +33,6 @@ pub(crate) struct QueueIn {
 pub(crate) struct QueueOut {
     receiver: Receiver<Item>,
     used: Arc<AtomicU64>,
-}
-
-/// What came out of the queue.
-pub(crate) enum Taken {
-    Item(Box<Item>),
-    Nothing,
-    /// The receive thread has ended and the queue is empty.
-    Closed,
 }
 
 /// A queue of at most `limit` bytes.
@@ -90,9 +54,15 @@ impl QueueIn {
             self.dropped += 1;
             return false;
         }
-        self.used.fetch_add(bytes, Relaxed);
-        let held = Held { bytes, used: Arc::clone(&self.used) };
-        let item = Item { batch, dropped_before: self.dropped, _held: held };
+        let reason = MissingReason::BufferFull;
+        let item = Item {
+            received_micros: received_micros(&batch),
+            batch,
+            dropped_before: (self.dropped > 0).then_some(Dropped { batches: self.dropped, reason }),
+            span: None,
+            lost: Vec::new(),
+            _held: Held::new(bytes, &self.used),
+        };
         match self.sender.try_send(item) {
             Ok(()) => {
                 self.dropped = 0;
@@ -109,6 +79,12 @@ impl QueueIn {
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Relaxed)
     }
+}
+
+/// When a batch became whole, by the wall clock.
+pub(super) fn received_micros(batch: &ReleasedBatch) -> u64 {
+    let ago = batch.received_at.map_or(Duration::ZERO, |at| at.elapsed());
+    wall_clock_micros().saturating_sub(ago.as_micros() as u64)
 }
 
 impl QueueOut {
@@ -222,15 +198,16 @@ mod tests {
         assert_eq!(offered, [true, true, true, true, false, false]);
         assert_eq!((input.used(), output.len()), (4 * each, 4));
         let mut items: Vec<_> = (0..4).map(|_| taken(&output).unwrap()).collect();
-        assert!(items.iter().all(|item| item.dropped_before == 0));
+        assert!(items.iter().all(|item| item.dropped_before.is_none()));
         assert!(!input.offer(all.remove(0)), "taken is not settled");
         drop(items.pop());
         assert!(!input.offer(all.remove(0)), "a quarter must be free");
         drop(items.pop());
         assert!(input.offer(all.remove(0)));
         assert!(input.offer(all.remove(0)), "up to the whole limit again");
-        assert_eq!(taken(&output).unwrap().dropped_before, 4);
-        assert_eq!(taken(&output).unwrap().dropped_before, 0);
+        let dropped = Dropped { batches: 4, reason: MissingReason::BufferFull };
+        assert_eq!(taken(&output).unwrap().dropped_before, Some(dropped));
+        assert_eq!(taken(&output).unwrap().dropped_before, None);
         drop((items, input));
         assert_eq!(output.used(), 0);
         assert!(matches!(output.take(Duration::ZERO), Taken::Closed));
