@@ -288,7 +288,7 @@ fn feed(
     };
     let half = config.buffer.bytes() / 2;
     let size = spool.size(crate::host::file_system(&spool.directory)?.bytes).map_err(anyhow::Error::msg)?;
-    let open = feed::open_spool(
+    feed::open_spool(
         feed::SpoolParts {
             options: spool.options(&config.link, size, half as usize),
             held_limit: half,
@@ -298,8 +298,7 @@ fn feed(
             recycle,
         },
         sessions,
-    )?;
-    Ok((open.input, open.output))
+    )
 }
 
 /// What is known of gaps at the start.
