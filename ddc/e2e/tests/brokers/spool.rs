@@ -196,7 +196,8 @@ fn a_full_disk_costs_what_found_no_room_and_nothing_else() {
     // The destination takes what is there, which makes room; what comes then is taken again.
     stage.destination_back();
     until_true("there is room again", LIMIT, || {
-        egress.status()["spool"]["waiting_bytes"].as_u64() < Some(1 << 20)
+        let spool = egress.status()["spool"].clone();
+        spool["waiting_bytes"].as_u64() < Some(1 << 20) && spool["bytes"].as_u64() < Some(4 << 20)
     });
     stage.producer.fill(stage.topic, PARTITIONS, 600..1200);
     let outcome = stage.settle();

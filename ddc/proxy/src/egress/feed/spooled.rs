@@ -22,8 +22,8 @@ use super::notes::Notes;
 use super::queue::received_micros;
 use super::{NotTaken, Taken};
 
-/// How long the sink thread sleeps when it may take nothing: answers that make room come any moment.
-const FULL_NAP: Duration = Duration::from_millis(1);
+/// How long the sink thread sleeps at most when it may take nothing: answers that make room come any moment.
+const FULL_NAP: Duration = Duration::from_millis(20);
 /// Between two attempts at something that cannot be read.
 const READ_AGAIN: Duration = Duration::from_millis(100);
 /// How long something that cannot be read is tried, before it is given up: a device can come back.
