@@ -34,6 +34,7 @@ const SHOWN: usize = 60;
 /// What both sides of a link share. Its directory lives as long as it and its processes do.
 pub struct Link {
     name: String,
+    destination: String,
     directory: Arc<TempDir>,
     ports: u16,
     /// The ingress's configuration, for its next start.
@@ -134,7 +135,18 @@ impl Link {
         egress
             .set("link.listen", format!("127.0.0.1:{ports}"))
             .set("sink.kafka.brokers", strings(&[destination]));
-        Link { name: name.to_owned(), directory, ports, ingress, egress }
+        let destination = destination.to_owned();
+        Link { name: name.to_owned(), destination, directory, ports, ingress, egress }
+    }
+
+    /// Its name, by default also that of its set.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The broker that its egress writes to.
+    pub fn destination(&self) -> &str {
+        &self.destination
     }
 
     /// A file that only its owner can read, in the link's directory; its path.

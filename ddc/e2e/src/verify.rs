@@ -11,7 +11,10 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 use rdkafka::{ClientConfig, Offset, Timestamp, TopicPartitionList};
 
+use ddc_progress::ProgressTable;
+
 use crate::cluster::Cluster;
+use crate::proxy::Link;
 use crate::wait;
 
 const CALL: Duration = Duration::from_secs(10);
@@ -159,6 +162,30 @@ fn row(message: &impl Message) -> Row {
         headers,
         timestamp: message.timestamp(),
     }
+}
+
+/// What the progress topic at the destination of a link says of it now; nothing when it is not there.
+pub fn progress(link: &Link) -> ProgressTable {
+    let mut table = ProgressTable::new(link.name().parse().unwrap());
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", link.destination())
+        .set("group.id", "e2e-progress")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset("ddc-progress", 0, Offset::Beginning).unwrap();
+    consumer.assign(&list).unwrap();
+    let start = Instant::now();
+    while start.elapsed() < CALL {
+        match consumer.poll(QUIET_END) {
+            Some(Ok(message)) => drop(table.apply(message.offset(), message.key(), message.payload())),
+            Some(Err(KafkaError::PartitionEOF(_))) => break,
+            Some(Err(_)) | None => {}
+        }
+    }
+    table
 }
 
 /// What a comparison found. Partitions and offsets are the source's.

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use ddc_proxy::config::{
     self, ByteSize, Config, EgressConfig, IngressConfig, KafkaSink, KafkaSource, LinkKey, Loaded,
-    MissingRecords, Seal, Sink, Source, Stream, TopicPattern, check_together, unused_together,
+    MissingRecords, Seal, Sink, Source, SpoolConfig, Stream, TopicPattern, check_together, unused_together,
 };
+
+use ddc_proxy::host::file_system;
 
 use super::preflight::{self, Preflight};
 use super::print;
@@ -90,6 +92,9 @@ fn page(loaded: &Loaded<Config>) -> String {
         Config::Egress(config) => egress(&mut page, config),
     }
     page.row("state", link.state_dir.display());
+    if let Config::Egress(EgressConfig { spool: Some(config), .. }) = &loaded.config {
+        page.row("spool", spool(config));
+    }
     let admin = loaded.config.admin();
     let listen = admin.listen.map(|address| format!("TCP {address}"));
     let socket = admin.socket.as_ref().map(|path| format!("Unix socket {}", path.display()));
@@ -175,6 +180,20 @@ fn kafka_source(page: &mut Page, source: &KafkaSource) {
     let topics: Vec<&str> = source.topics.iter().map(TopicPattern::as_str).collect();
     page.row("", format!("group {}, topics {}", source.group, topics.join(", ")));
     page.row("", format!("starts at {} when the group has no commit", source.start_at));
+}
+
+/// Where it lies, how large it gets and what is free there.
+fn spool(config: &SpoolConfig) -> String {
+    let directory = config.directory.display();
+    let system = match file_system(&config.directory) {
+        Ok(system) => system,
+        Err(error) => return format!("{directory}; its file system cannot be asked for: {error}"),
+    };
+    let free = ByteSize(system.free).rounded();
+    match config.size(system.bytes) {
+        Ok(size) => format!("{directory}, up to {}; {free} free there", size.max.rounded()),
+        Err(why) => format!("{directory}; {free} free there: {why}"),
+    }
 }
 
 fn egress(page: &mut Page, config: &EgressConfig) {

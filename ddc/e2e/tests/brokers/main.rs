@@ -15,6 +15,7 @@ mod gone;
 mod replay;
 mod restarts;
 mod security;
+mod spool;
 mod topics;
 mod troubles;
 

@@ -13,6 +13,7 @@ use ddc_e2e::produce::{Load, Producer};
 use ddc_e2e::proxy::{Link, Proxy};
 use ddc_e2e::verify::{Crossing, Named, Row};
 use ddc_e2e::wait::{timed, until, until_true};
+use ddc_link::receiver::OffsetRange;
 use serde_json::Value;
 
 use crate::{LIMIT, clusters};
@@ -113,19 +114,15 @@ pub(crate) fn with(mut arguments: Vec<String>, more: &[&str]) -> Vec<String> {
 /// A partition, the life of its topic, what it misses.
 pub(crate) type Holes = (i32, String, Vec<(i64, i64)>);
 
-/// The egress's stored positions: partition, topic id, holes. They are stored each second.
+/// What the progress topic says of the link: partition, topic id, holes.
 pub(crate) fn holes(link: &Link) -> Vec<Holes> {
-    let file = link.directory().join("egress-state/positions.json");
-    let table: Value = serde_json::from_slice(&std::fs::read(file).unwrap_or_default()).unwrap_or_default();
-    let entries = table.as_object().into_iter().flat_map(|table| table.values()).find_map(Value::as_array);
-    let pair = |pair: &Value| (pair[0].as_i64().unwrap(), pair[1].as_i64().unwrap());
-    entries
-        .into_iter()
-        .flatten()
-        .map(|entry| {
-            let holes = entry["holes"].as_array().into_iter().flatten().map(pair).collect();
-            let partition = entry["partition"].as_i64().unwrap() as i32;
-            (partition, entry["topic_id"].as_str().unwrap().to_owned(), holes)
+    let table = ddc_e2e::verify::progress(link);
+    let pair = |hole: &OffsetRange| (hole.first, hole.last);
+    table
+        .iter()
+        .map(|(key, progress)| {
+            let holes = progress.position.holes().iter().map(pair).collect();
+            (key.partition, key.topic_id.to_string(), holes)
         })
         .collect()
 }

@@ -50,7 +50,8 @@ impl SpoolConfig {
     /// How large it gets on a file system of so many bytes. Half of it at most by default: whoever does not choose shall not fill a disk
     /// that others need, the link's own state first of all. The error says what to write.
     pub fn size(&self, file_system: u64) -> Result<SpoolSize, String> {
-        let max = self.max_size.unwrap_or(ByteSize(LARGEST_DEFAULT.bytes().min(file_system / 2)));
+        let half = (file_system / 2) & !(ByteSize::mib(1).bytes() - 1);
+        let max = self.max_size.unwrap_or(ByteSize(LARGEST_DEFAULT.bytes().min(half)));
         let small = (max.bytes() / 8).clamp(*SEGMENT_BYTES.start(), LARGEST_SEGMENT.bytes());
         let segment = self.segment_size.unwrap_or(ByteSize(small));
         let least = self.least(segment);
@@ -61,6 +62,13 @@ impl SpoolConfig {
             ));
         }
         Ok(SpoolSize { max, segment })
+    }
+
+    /// Bytes of files that are there now; `None` when there are none.
+    pub fn used(&self) -> Option<u64> {
+        let entries = std::fs::read_dir(&self.directory).ok()?;
+        let bytes = entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum();
+        (bytes > 0).then_some(bytes)
     }
 
     /// The least that the files must be allowed to take.

@@ -7,6 +7,7 @@ use super::*;
 
 mod missing_records;
 mod mounted;
+mod spool;
 mod together;
 
 /// A directory with a key, a password and the two smallest files that are right.

@@ -71,8 +71,10 @@ fn clashes_of(a: &Config, b: &Config) -> Vec<String> {
     if same_place(&a.link().state_dir, &b.link().state_dir) {
         found.push(format!("[link] state_dir = \"{}\"", b.link().state_dir.display()));
     }
+    // Below one state directory, that is said already.
     if let (Some(x), Some(y)) = (spool(a), spool(b))
         && same_place(x, y)
+        && !same_place(&a.link().state_dir, &b.link().state_dir)
     {
         found.push(format!("[spool] directory = \"{}\"", y.display()));
     }

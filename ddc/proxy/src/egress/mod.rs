@@ -295,7 +295,7 @@ fn feed(
     };
     let half = config.buffer.bytes() / 2;
     let size = spool.size(crate::host::file_system(&spool.directory)?.bytes).map_err(anyhow::Error::msg)?;
-    let open = feed::open_spool(
+    feed::open_spool(
         feed::SpoolParts {
             options: spool.options(&config.link, size, half as usize),
             held_limit: half,
@@ -305,8 +305,7 @@ fn feed(
             recycle,
         },
         sessions,
-    )?;
-    Ok((open.input, open.output))
+    )
 }
 
 /// What is known of gaps at the start.

@@ -19,7 +19,8 @@ use ddc_link::sender::{
 };
 use ddc_progress::{Applied, ProgressTable};
 use ddc_telemetry::notify::Watchdog;
-use ddc_telemetry::reasons::{DropReason, MissingReason, SourceState as Told, Thread};
+use ddc_telemetry::cells::Label as _;
+use ddc_telemetry::reasons::{DropReason, MissingReason, SourceState as Told, SpoolRefusal, Thread};
 use ddc_udp::clock::wall_clock_micros;
 use ddc_wire::{Epoch, KeyId, LinkId, RecordHeader, Session, SourceState, Timestamp, TopicId};
 use rdkafka::bindings::rd_kafka_resp_err_t as Injected;
@@ -577,16 +578,22 @@ fn a_lost_tail_is_known_from_the_ledger_and_late_can_be_dropped() {
     assert_eq!((summary.drained, summary.records_missing), (true, 1));
 }
 
-#[test]
-fn a_full_buffer_drops_counts_and_names_and_an_outage_loses_nothing_else() {
+/// What comes while the destination is away, more than there is room for.
+fn overflow(
+    topic: &str,
+    configure: impl FnOnce(&mut EgressConfig),
+    is_full: impl Fn(&Egress) -> bool,
+    has_room: impl Fn(&View) -> bool,
+    reason: MissingReason,
+) {
     let directory = tempfile::tempdir().unwrap();
-    let mock = mock(&[("full", 1)]);
+    let mock = mock(&[(topic, 1)]);
     let mut config = config(directory.path(), &mock.bootstrap_servers());
-    config.buffer = ByteSize(300_000);
+    configure(&mut config);
     let egress = start(config, &options()).unwrap();
     let view = egress.view();
     let mut sender = TestSender::new(view.local_addr(), (64, 8));
-    let slot = sender.assign("full", 0, 0, None);
+    let slot = sender.assign(topic, 0, 0, None);
     sender.record(slot, &Sent::plain(0, 10));
     sender.flush();
     wait_for("the first record", || egress.metrics().records_delivered.value() == 1);
@@ -595,28 +602,53 @@ fn a_full_buffer_drops_counts_and_names_and_an_outage_loses_nothing_else() {
         sender.record(slot, &Sent::plain(offset, 20_000));
         sender.flush();
     }
-    wait_for("a full buffer", || egress.metrics().common.buffer_full.value() > 0);
+    wait_for("no room", || is_full(&egress));
     wait_for("not ready", || view.ready().unwrap_err().iter().any(|why| why.starts_with("destination ")));
     assert!(view.health().is_ok(), "waiting is no fault");
     mock.broker_up(1).unwrap();
     wait_for("what was kept", || {
-        egress.metrics().queue_bytes.value() == 0 && egress.metrics().records_delivered.value() > 1
+        egress.metrics().queue_bytes.value() == 0
+            && egress.metrics().records_delivered.value() > 1
+            && has_room(&view)
     });
     sender.record(slot, &Sent::plain(60, 10));
     sender.flush();
     wait_for("the gap", || !view.missing().is_empty());
     let missing = view.missing();
-    assert_eq!((missing.len(), missing[0].last, missing[0].reason), (1, 59, "buffer_full"), "{missing:?}");
-    let got = read(&mock, "full", 1, 1 + missing[0].first as usize);
+    assert_eq!((missing.len(), missing[0].last, missing[0].reason), (1, 59, reason.as_str()), "{missing:?}");
+    let got = read(&mock, topic, 1, 1 + missing[0].first as usize);
     let expected: Vec<i64> = (0..missing[0].first).chain([60]).collect();
     assert_eq!(offsets(&got, 0), expected);
-    assert_eq!(
-        egress.metrics().records_missing.value(MissingReason::BufferFull),
-        (60 - missing[0].first) as u64
-    );
+    assert_eq!(egress.metrics().records_missing.value(reason), (60 - missing[0].first) as u64);
     let summary = egress.join();
     assert!(summary.drained);
     assert_eq!(summary.records_delivered + summary.records_missing, 61);
+}
+
+#[test]
+fn a_full_buffer_drops_counts_and_names_and_an_outage_loses_nothing_else() {
+    let configure = |config: &mut EgressConfig| {
+        config.buffer = ByteSize(300_000);
+        config.spool = None;
+    };
+    let is_full = |egress: &Egress| egress.metrics().common.buffer_full.value() > 0;
+    overflow("full", configure, is_full, |_| true, MissingReason::BufferFull);
+}
+
+#[test]
+fn a_full_spool_refuses_counts_and_names_and_an_outage_loses_nothing_else() {
+    let configure = |config: &mut EgressConfig| {
+        let spool = config.spool.as_mut().unwrap();
+        spool.max_size = Some(ByteSize(300_000));
+        spool.segment_size = Some(ByteSize(64 << 10));
+        spool.max_batch_bytes = 60_000;
+    };
+    let is_full = |egress: &Egress| {
+        egress.metrics().spool_batches_refused.value(SpoolRefusal::Full) > 0
+            && egress.view().ready().unwrap_err().iter().any(|why| why.contains("the spool is full"))
+    };
+    let has_room = |view: &View| view.status()["spool"]["bytes"].as_u64() < Some(100_000);
+    overflow("spool", configure, is_full, has_room, MissingReason::SpoolFull);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
 
-use super::{good, problem};
+use super::{good, problem, warning};
+use crate::config::SpoolConfig;
 use crate::sink::preflight::Finding;
 
 /// What must be free on the file system of a state directory: state files are small (positions, sessions, history) and are
@@ -66,6 +67,39 @@ pub(super) fn may_write(directory: &Path) -> Result<(), String> {
     })
 }
 
+/// Where the spool will lie, how large it gets, and whether there is room for it.
+pub(super) fn spool(config: &SpoolConfig) -> Vec<Finding> {
+    let shown = config.directory.display();
+    let system = match file_system(&config.directory) {
+        Ok(system) => system,
+        Err(error) => {
+            return vec![problem(format!("the file system of {shown} cannot be asked for: {error}"))];
+        }
+    };
+    let absolute = std::path::absolute(&config.directory).unwrap_or_else(|_| config.directory.clone());
+    let there = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    if let Err(why) = may_write(there) {
+        return vec![problem(format!("[spool] directory {shown}: {why}"))];
+    }
+    let size = match config.size(system.bytes) {
+        Ok(size) => size,
+        Err(why) => return vec![problem(format!("[spool] in {shown}: {why}"))],
+    };
+    let (max, free) = (size.max, system.free);
+    let has = config.used().map_or(String::new(), |used| format!(", has {used} bytes now"));
+    let what = format!(
+        "[spool] in {shown} takes {max} at most, in files of {}{has}; {free} bytes are free on its file system",
+        size.segment
+    );
+    vec![if free.saturating_add(config.used().unwrap_or(0)) >= max.bytes() {
+        good(what)
+    } else {
+        warning(format!(
+            "{what}: the disk will be full first; make room, lower max_size, or choose another `directory`"
+        ))
+    }]
+}
+
 fn space(directory: &Path, there: &Path) -> Finding {
     let shown = directory.display();
     let system = match statvfs(there) {
@@ -95,6 +129,42 @@ mod tests {
 
     fn said(directory: &Path) -> Vec<String> {
         look(directory).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_spool_is_as_large_as_its_disk_lets_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = |max_size| SpoolConfig {
+            directory: directory.path().join("a/spool"),
+            max_size,
+            max_age: None,
+            segment_size: None,
+            fsync: ddc_spool::Fsync::Never,
+            when_full: ddc_spool::WhenFull::DropNewest,
+            max_batch_bytes: 17 << 20,
+        };
+        let said = |max_size| spool(&config(max_size)).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let small = said(Some(crate::config::ByteSize(80 << 20)));
+        assert!(
+            small[0].starts_with("ok: [spool] in ")
+                && small[0].contains("takes 80MiB at most, in files of 10MiB"),
+            "{small:?}"
+        );
+        let large = said(Some(crate::config::ByteSize(1 << 60)));
+        assert!(
+            large[0].starts_with("warning: ") && large[0].contains("the disk will be full first"),
+            "{large:?}"
+        );
+        assert!(!directory.path().join("a").exists(), "looking has made it");
+        // By default: never more than half of the file system, and what is too small for one is said.
+        let size = config(None).size(1 << 30).unwrap();
+        assert_eq!((size.max.bytes(), size.segment.bytes()), (512 << 20, 64 << 20));
+        assert_eq!(config(None).size(1 << 50).unwrap().max.bytes(), 10 << 30);
+        let error = config(None).size(100 << 20).unwrap_err();
+        assert!(error.contains("write max_size in [spool]"), "{error}");
+        std::fs::create_dir_all(directory.path().join("a/spool")).unwrap();
+        std::fs::write(directory.path().join("a/spool/x.seg"), [0; 100]).unwrap();
+        assert!(said(None)[0].contains(", has 100 bytes now; "), "{:?}", said(None));
     }
 
     #[test]

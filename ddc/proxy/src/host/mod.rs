@@ -4,7 +4,7 @@
 //!  machine()   architecture, pages, clock                     once for all files
 //!  link_side() path: interface, MTU, route, neighbour         for each file
 //!              ports: UDP, admin, socket buffers
-//!              disk: the state directory and its file system
+//!              disk: the state directory, the spool, and their file systems
 //! ```
 //!
 //! Changes nothing and sends nothing: sockets are opened as the link would open them and closed again, the rest is asked
@@ -44,6 +44,9 @@ pub fn link_side(config: &Config) -> Vec<Finding> {
     findings.extend(ports::buffers(config));
     findings.extend(ports::admin(config));
     findings.extend(disk::look(&config.link().state_dir));
+    if let Config::Egress(config) = config {
+        findings.extend(config.spool.as_ref().map(disk::spool).unwrap_or_default());
+    }
     findings
 }
 

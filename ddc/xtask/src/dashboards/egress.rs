@@ -15,6 +15,7 @@ pub(super) fn dashboard() -> Dashboard {
             Row { title: "Receiving", panels: receiving() },
             Row { title: "Recovering", panels: recovering() },
             Row { title: "Delivering", panels: delivering() },
+            Row { title: "Spool", panels: spool() },
             Row { title: "Sessions and heartbeats", panels: sessions() },
             Row { title: "Life of the egress", panels: life() },
         ],
@@ -192,7 +193,7 @@ fn delivering() -> Vec<Panel> {
         .runbooks(&["SinkDown"]),
         lines(
             "Bytes that wait for the sink",
-            "Between the link and the sink, bounded by `[sink] buffer`; when it is full records are dropped and reported.",
+            "In memory, between the link and the sink, bounded by `[sink] buffer`; when it is full and there is no spool, records are dropped and reported.",
             vec![target(series("ddc_egress_queue_bytes").now(), "{{link}} {{site}}")],
         )
         .runbooks(&["SinkDown"]),
@@ -202,6 +203,85 @@ fn delivering() -> Vec<Panel> {
             vec![target(series("ddc_buffer_full_total").on("egress").rate(), "{{link}} {{site}}")],
         )
         .runbooks(&["BufferFull"]),
+    ]
+}
+
+fn spool() -> Vec<Panel> {
+    vec![
+        lines(
+            "Bytes in the spool",
+            "Of its files, and what of that is not settled; at the limit records are lost.",
+            vec![
+                target(series("ddc_egress_spool_bytes").now(), "files {{link}}"),
+                target(series("ddc_egress_spool_waiting_bytes").now(), "waiting {{link}}"),
+                target(series("ddc_egress_spool_limit_bytes").now(), "limit {{link}}"),
+                target(series("ddc_egress_spool_disk_free_bytes").now(), "free on the disk {{link}}"),
+            ],
+        )
+        .runbooks(&["SpoolFilling", "SpoolFull"]),
+        lines(
+            "Oldest that waits",
+            "Age of the oldest batch that is not settled.",
+            vec![target(series("ddc_egress_spool_oldest_age_seconds").now(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["SpoolFilling", "SinkDown"]),
+        lines(
+            "Bytes into the spool and back",
+            "Appended, and read back from the disk: nothing is read while the sink keeps up.",
+            vec![
+                target(series("ddc_egress_spool_appended_bytes_total").rate(), "appended {{link}}"),
+                target(series("ddc_egress_spool_read_bytes_total").rate(), "read {{link}}"),
+            ],
+        ),
+        lines(
+            "Batches of the spool",
+            "Appended; refused and dropped, whose records are lost and named.",
+            vec![
+                target(series("ddc_egress_spool_batches_appended_total").rate(), "appended {{link}}"),
+                target(
+                    series("ddc_egress_spool_batches_refused_total").rate(),
+                    "refused, {{reason}} {{link}}",
+                ),
+                target(
+                    series("ddc_egress_spool_batches_dropped_total").rate(),
+                    "dropped, {{reason}} {{link}}",
+                ),
+            ],
+        )
+        .runbooks(&["SpoolFull"]),
+        lines(
+            "Not forced onto the disk",
+            "For how long the oldest such batch has been waiting: what a power cut would cost.",
+            vec![target(series("ddc_egress_spool_unsynced_seconds").now(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["SpoolErrors"]),
+        lines(
+            "Disk of the spool",
+            "Calls that forced data onto the disk, and what failed there.",
+            vec![
+                target(series("ddc_egress_spool_fsyncs_total").rate(), "fsync {{link}}"),
+                target(series("ddc_egress_spool_errors_total").rate(), "failed: {{operation}} {{link}}"),
+            ],
+        )
+        .runbooks(&["SpoolErrors"]),
+        lines(
+            "Damaged places in the spool",
+            "What was there is lost and named.",
+            vec![target(series("ddc_egress_spool_damaged_places_total").rate(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["SpoolDamaged"]),
+        lines(
+            "Bytes of the spool in doubt",
+            "Forcing them onto the disk failed: they may not be there after a power cut.",
+            vec![target(series("ddc_egress_spool_doubtful_bytes").now(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["SpoolErrors"]),
+        lines(
+            "Spool refuses",
+            "1 while what arrives is refused.",
+            vec![target(series("ddc_egress_spool_refusing").now(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["SpoolFull"]),
     ]
 }
 

@@ -14,6 +14,7 @@ pub(crate) const OVERHEAD: u64 = 256;
 pub(crate) struct Item {
     pub(crate) batch: ReleasedBatch,
     /// When it was received, in µs since 1970 by this host's clock.
+    #[allow(dead_code, reason = "for an engine that reports when a batch was received")]
     pub(crate) received_micros: u64,
     /// What was dropped between the item before and this one, in [`super::FeedIn::offer`] or after it.
     pub(crate) dropped_before: Option<Dropped>,

@@ -43,8 +43,8 @@ use crossbeam_channel::Sender as ChannelSender;
 use ddc_link::receiver::ReleasedBatch;
 use ddc_spool::{ReadError, Span};
 
-pub(crate) use item::{Dropped, Item};
-pub(crate) use open::{OpenSpool, SpoolParts, open_spool};
+pub(crate) use item::Item;
+pub(crate) use open::{SpoolParts, open_spool};
 pub(crate) use queue::queue;
 use queue::{QueueIn, QueueOut};
 use spooled::{SpoolIn, SpoolOut, SpoolSettler};
@@ -115,11 +115,13 @@ impl FeedOut {
     }
 
     /// Everything of this batch is settled, and that is durable: its place in the spool, or its buffer, is free.
+    #[allow(dead_code, reason = "for an engine that settles by itself, when it commits")]
     pub(crate) fn settle(&mut self, item: Arc<Item>) {
         self.settler().settle(item);
     }
 
     /// As [`Self::settle`], for a batch that is no longer in memory.
+    #[allow(dead_code, reason = "for an engine that settles by itself, when it commits")]
     pub(crate) fn settle_span(&mut self, span: Span) {
         if let Self::Spool(spool) = self {
             spool.settler().settle_span(span);
@@ -130,6 +132,7 @@ impl FeedOut {
     ///
     /// Damaged, or a disk that does not answer: the error. What is given up by the caller is settled by it, and what is missing is found
     /// by offsets.
+    #[allow(dead_code, reason = "for an engine that parks partitions")]
     pub(crate) fn reread(&mut self, span: Span) -> Result<Option<Box<Item>>, ReadError> {
         match self {
             Self::Queue(..) => Ok(None),
@@ -151,6 +154,12 @@ impl FeedOut {
             Self::Queue(_, recycle) => Settler { spool: None, recycle: recycle.clone() },
             Self::Spool(spool) => Settler { spool: Some(spool.settler()), recycle: spool.recycle().clone() },
         }
+    }
+
+    /// Whether anything was ever settled in the spool before this start: then somebody must know what (positions, progress).
+    #[allow(dead_code, reason = "for an engine that keeps its progress elsewhere")]
+    pub(crate) fn was_used(&self) -> bool {
+        matches!(self, Self::Spool(spool) if spool.was_used())
     }
 
     /// Whether what is not settled outlives the process.
@@ -184,6 +193,7 @@ pub(crate) struct Settler {
 
 impl Settler {
     /// See [`FeedOut::settle`].
+    #[allow(dead_code, reason = "for an engine that settles by itself, when it commits")]
     pub(crate) fn settle(&self, item: Arc<Item>) {
         if let Some(spool) = &self.spool {
             spool.settle(&item);

@@ -107,7 +107,7 @@ mod tests {
         read.settled(30);
         assert_eq!(read.encode(), b"");
         assert_eq!(Notes::decode(b"").unwrap(), Notes::default());
-        for bad in [&b"\x02"[..], b"\x01\0", &[1; 18], &notes.encode()[1..]] {
+        for bad in [&b"\x02"[..], b"\x01\0", &[1; 19], &notes.encode()[1..]] {
             assert_eq!(Notes::decode(bad), None, "{bad:?}");
         }
     }

@@ -28,17 +28,12 @@ pub(crate) struct SpoolParts {
     pub(crate) recycle: ChannelSender<Vec<u8>>,
 }
 
-/// An open spool.
-pub(crate) struct OpenSpool {
-    pub(crate) input: FeedIn,
-    pub(crate) output: FeedOut,
-    /// Something was ever settled in it: then somebody must know what (positions, progress).
-    pub(crate) was_used: bool,
-}
-
 /// Opens, says what was found, and raises the sessions to what lies in the spool, so that an older block of a session that goes on is
 /// refused as a replay.
-pub(crate) fn open_spool(parts: SpoolParts, sessions: &mut [StoredSession]) -> anyhow::Result<OpenSpool> {
+pub(crate) fn open_spool(
+    parts: SpoolParts,
+    sessions: &mut [StoredSession],
+) -> anyhow::Result<(FeedIn, FeedOut)> {
     let SpoolParts { options, held_limit, max_batch_bytes, metrics, shared, recycle } = parts;
     let directory = options.directory.clone();
     let (when_full, limit_bytes) = (options.when_full, options.max_bytes);
@@ -67,12 +62,8 @@ pub(crate) fn open_spool(parts: SpoolParts, sessions: &mut [StoredSession]) -> a
     })
     .context("the spool's thread cannot be started")?;
     let input = SpoolIn::new(appender, Arc::clone(&common), recycle.clone());
-    let output = SpoolOut::new(reader, common, recycle, held_limit, keeper);
-    Ok(OpenSpool {
-        input: FeedIn::Spool(Box::new(input)),
-        output: FeedOut::Spool(Box::new(output)),
-        was_used,
-    })
+    let output = SpoolOut::new(reader, common, recycle, held_limit, was_used, keeper);
+    Ok((FeedIn::Spool(Box::new(input)), FeedOut::Spool(Box::new(output))))
 }
 
 /// Logs every finding: ERROR for what is lost, WARN for what somebody should look at.

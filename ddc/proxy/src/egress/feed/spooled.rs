@@ -22,8 +22,8 @@ use super::notes::Notes;
 use super::queue::received_micros;
 use super::{NotTaken, Taken};
 
-/// How long the sink thread sleeps when it may take nothing: answers that make room come any moment.
-const FULL_NAP: Duration = Duration::from_millis(1);
+/// How long the sink thread sleeps at most when it may take nothing: answers that make room come any moment.
+const FULL_NAP: Duration = Duration::from_millis(20);
 /// Between two attempts at something that cannot be read.
 const READ_AGAIN: Duration = Duration::from_millis(100);
 /// How long something that cannot be read is tried, before it is given up: a device can come back.
@@ -129,6 +129,7 @@ pub(crate) struct SpoolOut {
     common: Arc<Common>,
     recycle: ChannelSender<Vec<u8>>,
     held_limit: u64,
+    was_used: bool,
     /// What the next item has to tell.
     dropped: Option<Dropped>,
     lost: Vec<Span>,
@@ -145,6 +146,7 @@ impl SpoolOut {
         common: Arc<Common>,
         recycle: ChannelSender<Vec<u8>>,
         held_limit: u64,
+        was_used: bool,
         keeper: Keeper,
     ) -> Self {
         let reason = lock(&common.notes).before(reader.position());
@@ -155,6 +157,7 @@ impl SpoolOut {
             common,
             recycle,
             held_limit,
+            was_used,
             dropped,
             lost: Vec::new(),
             unreadable: None,
@@ -197,6 +200,7 @@ impl SpoolOut {
     }
 
     /// See [`super::FeedOut::reread`].
+    #[allow(dead_code, reason = "see FeedOut")]
     pub(super) fn reread(&mut self, span: Span) -> Result<Option<Box<Item>>, ReadError> {
         match self.common.spool.read(span.start) {
             Ok(frame) => Ok(made(&frame, &self.common).map(Box::new)),
@@ -207,6 +211,11 @@ impl SpoolOut {
 
     pub(super) fn settler(&self) -> SpoolSettler {
         SpoolSettler { common: Arc::clone(&self.common) }
+    }
+
+    #[allow(dead_code, reason = "see FeedOut")]
+    pub(super) fn was_used(&self) -> bool {
+        self.was_used
     }
 
     pub(super) fn recycle(&self) -> &ChannelSender<Vec<u8>> {
@@ -327,6 +336,7 @@ pub(super) struct SpoolSettler {
 }
 
 impl SpoolSettler {
+    #[allow(dead_code, reason = "see FeedOut")]
     pub(super) fn settle(&self, item: &Item) {
         for span in item.places() {
             self.settle_span(span);

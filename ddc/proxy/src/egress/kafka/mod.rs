@@ -116,7 +116,6 @@ struct Engine {
     late: LateRecords,
     interval: Duration,
     lost_progress: LostProgress,
-    was_used: bool,
     /// The topic is read, and it is in order to write.
     is_started: bool,
     /// Held chunks of these are to be judged again.
@@ -183,7 +182,6 @@ impl Engine {
                 topics: TopicMap::new(&link, settings),
                 waiting: HashMap::new(),
             },
-            was_used: false,
             is_started: false,
             sweep: Sweep::default(),
             next_number: 0,
@@ -380,7 +378,7 @@ impl Engine {
             positions.restore(key, progress.position.clone());
         }
         let link = self.metrics.link().to_owned();
-        if positions.is_empty() && self.was_used {
+        if positions.is_empty() && self.feed.was_used() {
             let what = "ddc-progress at the destination knows nothing of this set, though this egress has delivered before: what the ingress \
                         sends again would be delivered again. Look whether the topic was removed or the cluster is another one; to begin \
                         anew, start once with lost_progress = \"accept\" in [sink.kafka]";

@@ -13,6 +13,8 @@ Each takes dict "root" ROOT "link" LINK (of _link.tpl).
 {{- $kafka := dict "brokers" $values.brokers "security" (include "link-side.security" $values | fromJson) -}}
 {{- if $ingress }}{{ $_ := set $kafka "topics" $values.topics }}{{ end -}}
 {{- $_ := set $config (ternary "source" "sink" $ingress) (dict "kafka" $kafka) -}}
+{{- /* An emptyDir ends with the pod, which would be evicted for what a spool puts there. */ -}}
+{{- if not (or $ingress .root.Values.state.persistent) }}{{ $_ := set $config "spool" (dict "enabled" false) }}{{ end -}}
 {{- end -}}
 {{- $telemetry := dict -}}
 {{- with .root.Values.site }}{{ $_ := set $telemetry "site" . }}{{ end -}}
