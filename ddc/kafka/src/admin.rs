@@ -214,6 +214,27 @@ impl Admin {
             .collect())
     }
 
+    /// Every configuration entry of one topic, as the broker words it; entries that it keeps to itself are left out.
+    pub fn topic_settings(
+        &self,
+        topic: &str,
+        timeout: Duration,
+    ) -> Result<BTreeMap<String, String>, AdminError> {
+        let doing = || format!("reading the configuration of topic {topic}");
+        let specifiers = [ResourceSpecifier::Topic(topic)];
+        let results = wait(self.client.describe_configs(&specifiers, &options(timeout)), timeout, doing)?;
+        match results.into_iter().next() {
+            Some(Ok(resource)) if !resource.entries.is_empty() => Ok(resource
+                .entries
+                .into_iter()
+                .filter_map(|entry| Some((entry.name, entry.value?)))
+                .collect()),
+            // See `topic_configs`.
+            Some(Ok(_)) | None => Err(AdminError::of_code(doing(), Code::UnknownTopicOrPartition)),
+            Some(Err(code)) => Err(AdminError::of_code(doing(), code)),
+        }
+    }
+
     /// Number of partitions of each topic; `None` = there is no such topic (asking does not create it).
     pub fn partition_counts(
         &self,

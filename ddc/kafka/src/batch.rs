@@ -236,7 +236,7 @@ pub struct Record<'b> {
 }
 
 impl<'b> Record<'b> {
-    fn of(message: &'b RDKafkaMessage) -> Result<Record<'b>, ReadError> {
+    pub(crate) fn of(message: &'b RDKafkaMessage) -> Result<Record<'b>, ReadError> {
         if message.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             return Ok(Record { message });
         }

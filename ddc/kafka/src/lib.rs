@@ -13,6 +13,7 @@
 //! | [`batch`]    | records read many at a time, borrowed where librdkafka holds them                |
 //! | [`commit`]   | commits whose ends are heard of, with a bound on waiting                        |
 //! | [`range`]    | ranges of partitions read to their end, as a member of no group                  |
+//! | [`topic_log`] | one single-partition topic, followed from its beginning, read_committed, as a member of no group |
 //! | [`topic_id`] | Kafka's topic ids, asked for without blocking                                   |
 //! | [`admin`]    | create and describe topics from a thread without a runtime, each call bounded    |
 //! | [`errors`]   | what an error means to an operator: kind, reason for metrics, advice             |
@@ -32,5 +33,6 @@ mod native;
 pub mod range;
 pub mod settings;
 pub mod topic_id;
+pub mod topic_log;
 
 pub use native::NativeHandle;

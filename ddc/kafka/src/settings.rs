@@ -98,7 +98,7 @@ impl ClientSettings {
             config.set("sasl.kerberos.min.time.before.relogin", "0");
         }
         let kind = match role {
-            Role::Source(_) | Role::Replay(_) => RDKafkaType::RD_KAFKA_CONSUMER,
+            Role::Source(_) | Role::Replay(_) | Role::Log => RDKafkaType::RD_KAFKA_CONSUMER,
             Role::Sink(_) | Role::Admin => RDKafkaType::RD_KAFKA_PRODUCER,
         };
         config
@@ -252,7 +252,7 @@ impl ClientSettings {
                 continue;
             }
             // A cluster's properties serve its reader and its admin client; librdkafka warns about each foreign one.
-            if matches!(role, Role::Admin) && !rules::concerns_connection(name) {
+            if matches!(role, Role::Admin | Role::Log) && !rules::concerns_connection(name) {
                 check_with_librdkafka(key, value, errors);
                 continue;
             }

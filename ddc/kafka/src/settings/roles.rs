@@ -12,6 +12,8 @@ pub enum Role {
     Replay(SourceSettings),
     /// Writes, idempotent, in order.
     Sink(SinkSettings),
+    /// Follows one topic of small records from its beginning, committed ones only, as a member of no group.
+    Log,
     /// Creates and describes topics.
     Admin,
 }
@@ -64,6 +66,7 @@ impl Role {
                 set("enable.partition.eof", "true".into());
             }
             Role::Sink(sink) => sink.defaults(&mut set),
+            Role::Log => log_defaults(&mut set),
             Role::Admin => {}
         }
         settings
@@ -106,6 +109,25 @@ impl SourceSettings {
         let response = fetch.max(self.max_record_bytes) + RECORD_OVERHEAD + RESPONSE_OVERHEAD;
         set("receive.message.max.bytes", response.clamp(100_000_000, RECEIVE_MAX).to_string());
     }
+}
+
+/// Bytes that a [`Role::Log`] fetches at a time, and holds when they were fetched and not read yet.
+const LOG_FETCH: u64 = 1 << 20;
+
+fn log_defaults(set: &mut impl FnMut(&str, String)) {
+    set("isolation.level", "read_committed".into());
+    // A log that is cut must be an error, never a silent jump.
+    set("auto.offset.reset", "error".into());
+    // What compaction has emptied at the end delivers nothing: only the end of the log tells that it was passed.
+    set("enable.partition.eof", "true".into());
+    // The end is told by the answer to the next fetch, which waits this long when nothing comes.
+    set("fetch.wait.max.ms", "100".into());
+    set("fetch.queue.backoff.ms", "1".into());
+    set("fetch.error.backoff.ms", "100".into());
+    set("queued.max.messages.kbytes", (LOG_FETCH >> 10).to_string());
+    set("fetch.max.bytes", LOG_FETCH.to_string());
+    set("max.partition.fetch.bytes", LOG_FETCH.to_string());
+    set("topic.metadata.refresh.interval.ms", "10000".into());
 }
 
 impl SinkSettings {

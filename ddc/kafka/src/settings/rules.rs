@@ -33,7 +33,8 @@ pub(super) fn protected(role: &Role, name: &str) -> Option<&'static str> {
     everywhere(name).or_else(|| match role {
         Role::Source(_) | Role::Replay(_) => in_source(name),
         Role::Sink(_) => in_sink(name),
-        Role::Admin => None,
+        // Only what concerns the connection reaches these.
+        Role::Admin | Role::Log => None,
     })
 }
 

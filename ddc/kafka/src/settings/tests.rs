@@ -30,7 +30,7 @@ fn messages(settings: &ClientSettings, role: &Role) -> Vec<String> {
 
 #[test]
 fn defaults_of_every_role_are_accepted_by_librdkafka() {
-    for role in [source(), sink(), Role::Admin] {
+    for role in [source(), sink(), Role::Log, Role::Admin] {
         settings().try_out(&role).unwrap();
     }
 }
