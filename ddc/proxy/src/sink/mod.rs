@@ -16,6 +16,7 @@
 //! | [`in_flight`]   | what was handed over and not settled, in order                          |
 //! | [`latency`]     | how long records take                                                   |
 //! | [`preflight`]   | what `ddc check --connect` finds out about a destination                 |
+//! | [`progress_topic`] | the topic of the progress: made, or looked at                    |
 //!
 //! It decides nothing about gaps, duplicates and positions: that is `egress`.
 
@@ -25,5 +26,6 @@ pub mod in_flight;
 pub mod kafka;
 pub mod latency;
 pub mod preflight;
+pub mod progress_topic;
 pub mod topics;
 pub mod udp;
