@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+mod acls;
 mod progress_topic;
 mod topic_log;
 

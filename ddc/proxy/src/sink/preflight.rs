@@ -3,6 +3,8 @@
 //! Changes nothing at the cluster. Bounded: [`CONNECT_TIMEOUT`] for everything together, to get in and one call for
 //! the configuration of at most [`MAX_TOPICS`] topics.
 
+pub mod progress;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::thread;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ddc_kafka::admin::{Admin, Created, TopicSpec};
+use ddc_kafka::admin::{Admin, AdminError, Created, TopicSpec};
 use ddc_kafka::errors::Kind;
 
 /// The topic's name, at every destination cluster.
@@ -42,12 +42,27 @@ pub fn ensure(admin: &Admin, topic: &str, replication_factor: i32, timeout: Dura
     match admin.create_topic(&spec(topic, replication_factor), timeout) {
         Ok(Created::Now) => Ensured::Ready(Vec::new()),
         Ok(Created::Before) => Ensured::Wait(format!("topic {topic} was created by another client just now")),
-        Err(error) if error.verdict.kind == Kind::Authorization => Ensured::Wait(format!(
-            "topic {topic} does not exist and this client may not create it; {}",
-            mend(topic)
-        )),
-        Err(error) => Ensured::Wait(error.to_string()),
+        Err(error) => Ensured::Wait(why_not(topic, &error)),
     }
+}
+
+/// Whether [`ensure`] could create the topic; creates nothing.
+pub fn may_create(
+    admin: &Admin,
+    topic: &str,
+    replication_factor: i32,
+    timeout: Duration,
+) -> Result<(), String> {
+    let answer = admin.may_create_topic(&spec(topic, replication_factor), timeout);
+    answer.map(drop).map_err(|error| why_not(topic, &error))
+}
+
+/// Why the topic could not be created.
+fn why_not(topic: &str, error: &AdminError) -> String {
+    if error.verdict.kind == Kind::Authorization {
+        return format!("topic {topic} does not exist and this client may not create it; {}", mend(topic));
+    }
+    error.to_string()
 }
 
 /// What is there.
