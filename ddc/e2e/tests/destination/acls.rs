@@ -407,6 +407,8 @@ fn enough_and_needed(line: &str) {
         if *command == 3 && lacks != "Create" || *command == 4 {
             let said = checks_well(&settings, "plant").unwrap_err();
             println!("          without {lacks} of command {command}: {said}");
+            let named = if *command == 4 { "ddc.plant." } else { lacks.as_str() };
+            assert!(said.contains(named) && said.contains("docs/acls.md"), "{said}");
         }
     }
 }

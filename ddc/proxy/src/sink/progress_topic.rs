@@ -60,7 +60,10 @@ pub fn may_create(
 /// Why the topic could not be created.
 fn why_not(topic: &str, error: &AdminError) -> String {
     if error.verdict.kind == Kind::Authorization {
-        return format!("topic {topic} does not exist and this client may not create it; {}", mend(topic));
+        return format!(
+            "topic {topic} does not exist and this client may not create it; allow it Create (docs/acls.md), or {}",
+            mend(topic)
+        );
     }
     error.to_string()
 }
@@ -93,10 +96,14 @@ pub fn look(admin: &Admin, topic: &str, timeout: Duration) -> Found {
     }
     Found::There(match admin.topic_settings(topic, timeout) {
         Ok(settings) => judge(topic, &settings),
-        // The records' own topics are written without knowing their settings, too.
-        Err(error) => Ensured::Ready(vec![format!(
-            "the settings of topic {topic} are not known: {error}; allow this client DescribeConfigs on it"
-        )]),
+        Err(error) => Ensured::Ready(vec![if error.verdict.kind == Kind::UnknownTopic {
+            // It is there: this is how it looks when the cluster's ACLs hide the settings.
+            format!(
+                "topic {topic} hides its settings from this client; allow it DescribeConfigs (docs/acls.md)"
+            )
+        } else {
+            format!("the settings of topic {topic} are not known: {error}")
+        }]),
     })
 }
 
@@ -215,7 +222,7 @@ mod tests {
         mock.create_topic("p", 1, 1).unwrap();
         let admin = admin(&mock.bootstrap_servers());
         let Ensured::Ready(said) = ensure(&admin, "p", -1, TIMEOUT) else { panic!() };
-        assert!(said.len() == 1 && said[0].contains("DescribeConfigs"), "{said:?}");
+        assert!(said.len() == 1 && said[0].contains("settings of topic p are not known"), "{said:?}");
         assert_eq!(look(&admin, "absent", TIMEOUT), Found::Missing);
         let Ensured::Wait(why) = ensure(&admin, "absent", -1, TIMEOUT) else { panic!() };
         assert!(why.contains("creating topic absent"), "{why}");
