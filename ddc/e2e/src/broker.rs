@@ -30,6 +30,7 @@ pub struct Broker {
     version: String,
     port: u16,
     directory: PathBuf,
+    properties: Vec<String>,
     process: Mutex<Option<Child>>,
 }
 
@@ -68,6 +69,11 @@ impl Pair {
 impl Broker {
     /// Starts one; `line` is `4` or `3`. It may not answer yet.
     pub fn start(name: &str, line: &str) -> Broker {
+        Broker::start_with(name, line, &[])
+    }
+
+    /// As [`Self::start`], with properties of the broker beside the harness's own, as `name=value`.
+    pub fn start_with(name: &str, line: &str, properties: &[&str]) -> Broker {
         let directory = tempfile::Builder::new().prefix("ddc-e2e-").tempdir().unwrap().keep();
         reaper::remove_at_end(&directory);
         let broker = Broker {
@@ -75,6 +81,7 @@ impl Broker {
             version: version(line),
             port: free_block(5),
             directory,
+            properties: properties.iter().map(|&property| property.to_owned()).collect(),
             process: Mutex::new(None),
         };
         broker.run();
@@ -96,6 +103,7 @@ impl Broker {
             .args(["--profile", "secure"])
             // So that a killed member's partitions are free again soon.
             .args(["--property", "group.min.session.timeout.ms=1000"])
+            .args(self.properties.iter().flat_map(|property| ["--property", property]))
             .env("DDC_KAFKA_JVM_OPTS", JVM)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

@@ -152,6 +152,15 @@ impl Admin {
 
     /// Creates a topic, and waits until the controller has it.
     pub fn create_topic(&self, spec: &TopicSpec, timeout: Duration) -> Result<Created, AdminError> {
+        self.create(spec, &options(timeout), timeout)
+    }
+
+    fn create(
+        &self,
+        spec: &TopicSpec,
+        options: &AdminOptions,
+        timeout: Duration,
+    ) -> Result<Created, AdminError> {
         let doing = || format!("creating topic {}", spec.name);
         let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
         let mut topic =
@@ -159,13 +168,18 @@ impl Admin {
         for (key, value) in &spec.config {
             topic = topic.set(key, value);
         }
-        let results = wait(self.client.create_topics([&topic], &options(timeout)), timeout, doing)?;
+        let results = wait(self.client.create_topics([&topic], options), timeout, doing)?;
         match results.into_iter().next() {
             Some(Ok(_)) => Ok(Created::Now),
             Some(Err((_, Code::TopicAlreadyExists))) => Ok(Created::Before),
             Some(Err((_, code))) => Err(AdminError::of_code(doing(), code)),
             None => Err(AdminError::of_code(doing(), Code::Unknown)),
         }
+    }
+
+    /// Asks whether [`create_topic`](Admin::create_topic) would succeed; creates nothing. `Before`: it is there already.
+    pub fn may_create_topic(&self, spec: &TopicSpec, timeout: Duration) -> Result<Created, AdminError> {
+        self.create(spec, &options(timeout).validate_only(true), timeout)
     }
 
     /// Raises a topic's number of partitions to `partitions`.

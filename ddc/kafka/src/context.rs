@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use crate::errors::{Verdict, classify};
 
@@ -138,6 +139,13 @@ impl ClientContext for ReportingContext {
     fn error(&self, error: KafkaError, reason: &str) {
         self.0.error(&error, reason);
     }
+}
+
+/// Nobody waits for the answers of a producer with this context: it is for what writes nothing.
+impl ProducerContext for ReportingContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 /// What is guarded here is valid after every statement, so a panic elsewhere does not spoil it.

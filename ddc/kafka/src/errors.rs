@@ -102,9 +102,8 @@ pub fn classify_code(code: Code) -> Verdict {
         Code::UnsupportedSASLMechanism | Code::IllegalSASLState | Code::SecurityDisabled => SASL_MECHANISM,
         Code::TopicAuthorizationFailed => TOPIC_FORBIDDEN,
         Code::GroupAuthorizationFailed => GROUP_FORBIDDEN,
-        Code::ClusterAuthorizationFailed
-        | Code::TransactionalIdAuthorizationFailed
-        | Code::DelegationTokenAuthorizationFailed => CLUSTER_FORBIDDEN,
+        Code::TransactionalIdAuthorizationFailed => TRANSACTION_FORBIDDEN,
+        Code::ClusterAuthorizationFailed | Code::DelegationTokenAuthorizationFailed => CLUSTER_FORBIDDEN,
 
         Code::UnknownTopic
         | Code::UnknownTopicOrPartition
@@ -183,11 +182,11 @@ pub fn classify_code(code: Code) -> Verdict {
         | Code::InvalidReplicationFactor
         | Code::InvalidReplicaAssignment
         | Code::InvalidPartitions
-        | Code::InvalidTransactionTimeout
         | Code::GroupMaxSizeReached
         | Code::OffsetMetadataTooLarge
         | Code::NotConfigured
         | Code::UnknownProtocol => CONFIGURATION,
+        Code::InvalidTransactionTimeout => TRANSACTION_TIMEOUT,
         Code::UnsupportedVersion | Code::UnsupportedFeature | Code::NotImplemented | Code::InvalidRequest => {
             UNSUPPORTED
         }
@@ -230,6 +229,7 @@ verdicts! {
     SASL_MECHANISM: Authentication, "sasl_mechanism", "the listener does not offer this SASL mechanism; compare mechanism with its sasl.enabled.mechanisms";
     TOPIC_FORBIDDEN: Authorization, "topic_forbidden", "the cluster's ACLs forbid this topic; a source needs READ and DESCRIBE, a sink WRITE, DESCRIBE and, for create_topics, CREATE";
     GROUP_FORBIDDEN: Authorization, "group_forbidden", "the cluster's ACLs forbid this consumer group; it needs READ on the group";
+    TRANSACTION_FORBIDDEN: Authorization, "transaction_forbidden", "the cluster's ACLs forbid this transactional id; it needs WRITE on transactional ids that begin with ddc.SET. (docs/acls.md), or set delivery = \"at_least_once\"";
     CLUSTER_FORBIDDEN: Authorization, "cluster_forbidden", "the cluster's ACLs forbid this operation; an idempotent producer on brokers before 3.0 needs IDEMPOTENT_WRITE";
     UNKNOWN_TOPIC: UnknownTopic, "unknown_topic", "the topic or partition does not exist; create it, or set create_topics = true at the egress";
     INVALID_TOPIC: UnknownTopic, "invalid_topic", "the name is not a valid topic name; check topics, topic_prefix and rename";
@@ -242,6 +242,7 @@ verdicts! {
     OFFSET_GONE: OffsetGone, "offset_gone", "the offset to read is no longer in the log (retention, deletion, re-created topic); what is gone is reported";
     BROKEN_CLIENT: Fatal, "broken_client", "the client cannot go on and is built anew; look at the line before it";
     CONFIGURATION: Fatal, "configuration", "the cluster or librdkafka refuses a setting; correct it and restart";
+    TRANSACTION_TIMEOUT: Fatal, "transaction_timeout", "the brokers' transaction.max.timeout.ms is less than the transaction.timeout.ms of this client (10 s); raise it";
     UNSUPPORTED: Fatal, "unsupported", "the brokers do not support this request; DDC needs Kafka 3.x or newer";
 }
 
@@ -287,6 +288,8 @@ mod tests {
             (Code::SSL, Kind::Authentication),
             (Code::TopicAuthorizationFailed, Kind::Authorization),
             (Code::GroupAuthorizationFailed, Kind::Authorization),
+            (Code::TransactionalIdAuthorizationFailed, Kind::Authorization),
+            (Code::InvalidTransactionTimeout, Kind::Fatal),
             (Code::UnknownTopicOrPartition, Kind::UnknownTopic),
             (Code::UnknownTopic, Kind::UnknownTopic),
             (Code::ProducerFenced, Kind::Fenced),

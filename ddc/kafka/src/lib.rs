@@ -16,6 +16,7 @@
 //! | [`topic_log`] | one single-partition topic, followed from its beginning, read_committed, as a member of no group |
 //! | [`topic_id`] | Kafka's topic ids, asked for without blocking                                   |
 //! | [`admin`]    | create and describe topics from a thread without a runtime, each call bounded    |
+//! | [`operations`] | what the cluster's ACLs allow this client                                     |
 //! | [`errors`]   | what an error means to an operator: kind, reason for metrics, advice             |
 //! | [`binary`]   | what this binary's Kafka client can do, and which package has what it lacks        |
 //! | [`context`]  | librdkafka's log lines and errors → tracing and a state that can be shown        |
@@ -30,6 +31,7 @@ pub mod context;
 pub mod errors;
 pub mod group;
 mod native;
+pub mod operations;
 pub mod range;
 pub mod settings;
 pub mod topic_id;

@@ -12,6 +12,7 @@ use ddc_e2e::cluster::Cluster;
 mod fields;
 mod gaps;
 mod gone;
+mod group;
 mod replay;
 mod restarts;
 mod security;

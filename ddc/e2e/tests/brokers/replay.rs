@@ -14,7 +14,6 @@ use ddc_e2e::proxy::{Link, Proxy};
 use ddc_e2e::verify::{Crossing, Named, Row};
 use ddc_e2e::wait::{timed, until, until_true};
 use ddc_link::receiver::OffsetRange;
-use serde_json::Value;
 
 use crate::{LIMIT, clusters};
 

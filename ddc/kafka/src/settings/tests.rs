@@ -58,8 +58,12 @@ fn the_sink_waits_for_ever_and_takes_the_largest_record() {
     assert_eq!(config.get("message.timeout.ms"), Some("0"));
     assert_eq!(config.get("enable.idempotence"), Some("true"));
     assert!(config.get("message.max.bytes").unwrap().parse::<u64>().unwrap() > 16 << 20);
-    let small_queue =
-        Role::Sink(SinkSettings { max_record_bytes: 64 << 20, queue_bytes: 1 << 20, linger: Duration::ZERO, transactional_id: None });
+    let small_queue = Role::Sink(SinkSettings {
+        max_record_bytes: 64 << 20,
+        queue_bytes: 1 << 20,
+        linger: Duration::ZERO,
+        transactional_id: None,
+    });
     let config = settings().build(&small_queue).unwrap();
     let kbytes: u64 = config.get("queue.buffering.max.kbytes").unwrap().parse().unwrap();
     assert!(kbytes >= 2 * (64 << 10), "a record larger than the queue would wait for ever");
@@ -71,8 +75,12 @@ fn extreme_sizes_stay_within_librdkafkas_limits() {
         let role =
             Role::Source(SourceSettings { group: "g".into(), max_record_bytes: size, queue_bytes: size });
         settings().build(&role).unwrap();
-        let role =
-            Role::Sink(SinkSettings { max_record_bytes: size, queue_bytes: size, linger: Duration::MAX, transactional_id: None });
+        let role = Role::Sink(SinkSettings {
+            max_record_bytes: size,
+            queue_bytes: size,
+            linger: Duration::MAX,
+            transactional_id: None,
+        });
         settings().build(&role).unwrap();
     }
 }

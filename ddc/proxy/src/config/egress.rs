@@ -14,7 +14,10 @@ use super::common::{
     keys, link, record_size,
 };
 use super::kafka::client;
-use super::raw::{DeliveryMode, LateRecords, LostProgress, PartitionMode, RawEgress, RawKafkaSink, RawMissingRecords, RawRenameRegex};
+use super::raw::{
+    DeliveryMode, LateRecords, LostProgress, PartitionMode, RawEgress, RawKafkaSink, RawMissingRecords,
+    RawRenameRegex,
+};
 use super::spool::{SpoolConfig, spool};
 use super::telemetry::{Telemetry, telemetry};
 use super::udp::{UdpSink, udp_sink};

@@ -43,8 +43,9 @@ pub use egress::{EgressConfig, KafkaSink, MissingRecords, Receive, RenameRegex, 
 pub use ingress::{Fec, IngressConfig, KafkaSource, Pack, Source};
 pub use problem::{ConfigError, Remark};
 pub use raw::{
-    CommitOnStop, Compression, DeliveryMode, FsyncWhen, LateDatagrams, LateRecords, LogFormat, LogLevel, LostProgress,
-    PartitionMode, SaslMechanism, SealMode, SecurityProtocol, StartAt, SyslogFacility, WhenSpoolFull,
+    CommitOnStop, Compression, DeliveryMode, FsyncWhen, LateDatagrams, LateRecords, LogFormat, LogLevel,
+    LostProgress, PartitionMode, SaslMechanism, SealMode, SecurityProtocol, StartAt, SyslogFacility,
+    WhenSpoolFull,
 };
 pub use schema::schema;
 pub use secrets::{Secret, SecretKey};

@@ -60,9 +60,7 @@ use ddc_telemetry::{EgressMetrics, LinkMetrics, Registry};
 use ddc_udp::clock::wall_clock_micros;
 use ddc_udp::{ReceiverOptions, ReceiverSocket};
 
-use crate::config::{
-    EgressConfig, LateDatagrams, LateRecords, LinkKey as ConfiguredKey, Seal, Side, Sink,
-};
+use crate::config::{EgressConfig, LateDatagrams, LateRecords, LinkKey as ConfiguredKey, Seal, Side, Sink};
 use crate::gaps::Timestamp;
 use crate::gaps::journal::Journal;
 use crate::maintenance::Maintenance;
@@ -70,9 +68,9 @@ use crate::state::StateDir;
 use books::{Books, BooksParts};
 use control::Control;
 use datagrams::DatagramOutlet;
-use kafka::KafkaThread;
 use deliver::SinkThread;
 use feed::{FeedIn, FeedOut};
+use kafka::KafkaThread;
 use missing::MissingReport;
 use publish::PublisherParts;
 use receive::ReceiveThread;
@@ -166,7 +164,7 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
                 admin: admin.with_context(|| format!("link {link}: [sink.kafka]"))?,
                 reporter: reporter.clone(),
                 books,
-                
+
                 shared: Arc::clone(&shared),
                 control: Arc::clone(&control),
                 metrics: Arc::clone(&metrics),

@@ -18,18 +18,18 @@ use ddc_link::sender::{
     Step,
 };
 use ddc_progress::{Applied, ProgressTable};
-use ddc_telemetry::notify::Watchdog;
 use ddc_telemetry::cells::Label as _;
+use ddc_telemetry::notify::Watchdog;
 use ddc_telemetry::reasons::{DropReason, MissingReason, SourceState as Told, SpoolRefusal, Thread};
 use ddc_udp::clock::wall_clock_micros;
 use ddc_wire::{Epoch, KeyId, LinkId, RecordHeader, Session, SourceState, Timestamp, TopicId};
 use rdkafka::bindings::rd_kafka_resp_err_t as Injected;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::RDKafkaApiKey;
-use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 mod gaps;

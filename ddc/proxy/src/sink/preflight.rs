@@ -3,6 +3,8 @@
 //! Changes nothing at the cluster. Bounded: [`CONNECT_TIMEOUT`] for everything together, to get in and one call for
 //! the configuration of at most [`MAX_TOPICS`] topics.
 
+pub mod progress;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::thread;
@@ -14,7 +16,9 @@ use ddc_kafka::errors::{Kind, classify};
 use ddc_kafka::settings::{ClientSettings, Role};
 
 use super::kafka::Producer;
-use crate::config::{EgressConfig, KafkaSink, MissingRecords, Sink};
+use super::progress_topic::PROGRESS_TOPIC;
+use crate::config::{DeliveryMode, EgressConfig, KafkaSink, MissingRecords, Sink};
+use progress::{ProgressUse, look_at_progress};
 
 /// How long the cluster has to answer everything that is asked, TLS and SASL included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,10 +117,19 @@ fn look(config: &EgressConfig, sink: &KafkaSink, topics: &[String], patience: Du
         findings.push(if sink.create_topics {
             found(Severity::Good, format!("topic {topic} does not exist yet and will be created; with the cluster's defaults for retention, timestamp limits and sizes; check again once it is there"))
         } else {
-            found(Severity::Warning, format!("topic {topic} does not exist and create_topics = false: its records wait, and those behind them; create it"))
+            found(Severity::Warning, format!("topic {topic} does not exist and create_topics = false: its records wait; create it"))
         });
     }
     findings.extend(look_at_topics(config, sink, &known, deadline));
+    let wanted = ProgressUse {
+        topic: PROGRESS_TOPIC,
+        replication_factor: sink.replication_factor.map_or(-1, i32::from),
+        set: &sink.set.to_string(),
+        link: &sink.link.to_string(),
+        transactional: sink.delivery == DeliveryMode::ExactlyOnce,
+    };
+    let producer = sink.producer(config.receive.max_record_bytes);
+    findings.extend(look_at_progress(&sink.client, &producer, &wanted, deadline));
     findings
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ddc_kafka::admin::{Admin, Created, TopicSpec};
+use ddc_kafka::admin::{Admin, AdminError, Created, TopicSpec};
 use ddc_kafka::errors::Kind;
 
 /// The topic's name, at every destination cluster.
@@ -42,12 +42,30 @@ pub fn ensure(admin: &Admin, topic: &str, replication_factor: i32, timeout: Dura
     match admin.create_topic(&spec(topic, replication_factor), timeout) {
         Ok(Created::Now) => Ensured::Ready(Vec::new()),
         Ok(Created::Before) => Ensured::Wait(format!("topic {topic} was created by another client just now")),
-        Err(error) if error.verdict.kind == Kind::Authorization => Ensured::Wait(format!(
-            "topic {topic} does not exist and this client may not create it; {}",
-            mend(topic)
-        )),
-        Err(error) => Ensured::Wait(error.to_string()),
+        Err(error) => Ensured::Wait(why_not(topic, &error)),
     }
+}
+
+/// Whether [`ensure`] could create the topic; creates nothing.
+pub fn may_create(
+    admin: &Admin,
+    topic: &str,
+    replication_factor: i32,
+    timeout: Duration,
+) -> Result<(), String> {
+    let answer = admin.may_create_topic(&spec(topic, replication_factor), timeout);
+    answer.map(drop).map_err(|error| why_not(topic, &error))
+}
+
+/// Why the topic could not be created.
+fn why_not(topic: &str, error: &AdminError) -> String {
+    if error.verdict.kind == Kind::Authorization {
+        return format!(
+            "topic {topic} does not exist and this client may not create it; allow it Create (docs/acls.md), or {}",
+            mend(topic)
+        );
+    }
+    error.to_string()
 }
 
 /// What is there.
@@ -78,10 +96,14 @@ pub fn look(admin: &Admin, topic: &str, timeout: Duration) -> Found {
     }
     Found::There(match admin.topic_settings(topic, timeout) {
         Ok(settings) => judge(topic, &settings),
-        // The records' own topics are written without knowing their settings, too.
-        Err(error) => Ensured::Ready(vec![format!(
-            "the settings of topic {topic} are not known: {error}; allow this client DescribeConfigs on it"
-        )]),
+        Err(error) => Ensured::Ready(vec![if error.verdict.kind == Kind::UnknownTopic {
+            // It is there: this is how it looks when the cluster's ACLs hide the settings.
+            format!(
+                "topic {topic} hides its settings from this client; allow it DescribeConfigs (docs/acls.md)"
+            )
+        } else {
+            format!("the settings of topic {topic} are not known: {error}")
+        }]),
     })
 }
 
@@ -200,7 +222,7 @@ mod tests {
         mock.create_topic("p", 1, 1).unwrap();
         let admin = admin(&mock.bootstrap_servers());
         let Ensured::Ready(said) = ensure(&admin, "p", -1, TIMEOUT) else { panic!() };
-        assert!(said.len() == 1 && said[0].contains("DescribeConfigs"), "{said:?}");
+        assert!(said.len() == 1 && said[0].contains("settings of topic p are not known"), "{said:?}");
         assert_eq!(look(&admin, "absent", TIMEOUT), Found::Missing);
         let Ensured::Wait(why) = ensure(&admin, "absent", -1, TIMEOUT) else { panic!() };
         assert!(why.contains("creating topic absent"), "{why}");

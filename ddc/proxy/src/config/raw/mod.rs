@@ -14,7 +14,10 @@ mod telemetry;
 mod udp;
 
 pub use ingress::Compression;
-pub use kafka::{CommitOnStop, DeliveryMode, LateRecords, LostProgress, PartitionMode, SaslMechanism, SecurityProtocol, StartAt};
+pub use kafka::{
+    CommitOnStop, DeliveryMode, LateRecords, LostProgress, PartitionMode, SaslMechanism, SecurityProtocol,
+    StartAt,
+};
 pub use spool::{FsyncWhen, WhenSpoolFull};
 pub use telemetry::SyslogFacility;
 pub use udp::LateDatagrams;

@@ -115,13 +115,11 @@ impl FeedOut {
     }
 
     /// Everything of this batch is settled, and that is durable: its place in the spool, or its buffer, is free.
-    #[allow(dead_code, reason = "for an engine that settles by itself, when it commits")]
     pub(crate) fn settle(&mut self, item: Arc<Item>) {
         self.settler().settle(item);
     }
 
     /// As [`Self::settle`], for a batch that is no longer in memory.
-    #[allow(dead_code, reason = "for an engine that settles by itself, when it commits")]
     pub(crate) fn settle_span(&mut self, span: Span) {
         if let Self::Spool(spool) = self {
             spool.settler().settle_span(span);
@@ -132,7 +130,6 @@ impl FeedOut {
     ///
     /// Damaged, or a disk that does not answer: the error. What is given up by the caller is settled by it, and what is missing is found
     /// by offsets.
-    #[allow(dead_code, reason = "for an engine that parks partitions")]
     pub(crate) fn reread(&mut self, span: Span) -> Result<Option<Box<Item>>, ReadError> {
         match self {
             Self::Queue(..) => Ok(None),
@@ -157,7 +154,6 @@ impl FeedOut {
     }
 
     /// Whether anything was ever settled in the spool before this start: then somebody must know what (positions, progress).
-    #[allow(dead_code, reason = "for an engine that keeps its progress elsewhere")]
     pub(crate) fn was_used(&self) -> bool {
         matches!(self, Self::Spool(spool) if spool.was_used())
     }
@@ -193,7 +189,6 @@ pub(crate) struct Settler {
 
 impl Settler {
     /// See [`FeedOut::settle`].
-    #[allow(dead_code, reason = "for an engine that settles by itself, when it commits")]
     pub(crate) fn settle(&self, item: Arc<Item>) {
         if let Some(spool) = &self.spool {
             spool.settle(&item);
@@ -201,15 +196,8 @@ impl Settler {
         self.recycle(item);
     }
 
-    /// See [`FeedOut::settle_span`].
-    pub(crate) fn settle_span(&self, span: Span) {
-        if let Some(spool) = &self.spool {
-            spool.settle_span(span);
-        }
-    }
-
     /// Gives only the item's buffer back, unless somebody still reads it.
-    pub(crate) fn recycle(&self, item: Arc<Item>) {
+    fn recycle(&self, item: Arc<Item>) {
         if item.span.is_none()
             && let Some(item) = Arc::into_inner(item)
         {

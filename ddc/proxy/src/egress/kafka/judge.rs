@@ -6,10 +6,10 @@ use ddc_link::receiver::{Disposition, OffsetRange, PartitionKey, Settled};
 use ddc_progress::{Heading, Verdict};
 use ddc_wire::{Chunk, ChunkHeader, ChunkKind, LedgerEntry, Session, TopicId};
 
-use super::{Engine, Place};
 use super::held::Why;
 use super::plan::Note;
 use super::routes::Way;
+use super::{Engine, Place};
 use crate::config::LateRecords;
 use crate::egress::control::GivenUp;
 
@@ -32,7 +32,12 @@ pub(super) enum Judged {
 
 impl Engine {
     /// Judges a chunk of a batch for the plan.
-    pub(super) fn chunk(&mut self, chunk: &Chunk<'_>, place: Place, session: Session) -> Result<Judged, GivenUp> {
+    pub(super) fn chunk(
+        &mut self,
+        chunk: &Chunk<'_>,
+        place: Place,
+        session: Session,
+    ) -> Result<Judged, GivenUp> {
         let (header, slot) = (&chunk.header, place.slot);
         let Some(key) = self.writer.books.partitions.key(slot).cloned() else { return Ok(Judged::Settled) };
         let holes_only = match self.verdict(&key, header, session) {
@@ -122,7 +127,12 @@ impl Engine {
     }
 
     /// Whether the chunk may be written, and then whether it may fill holes only; else why it is held.
-    fn verdict(&mut self, key: &PartitionKey, header: &ChunkHeader<'_>, session: Session) -> Result<bool, Why> {
+    fn verdict(
+        &mut self,
+        key: &PartitionKey,
+        header: &ChunkHeader<'_>,
+        session: Session,
+    ) -> Result<bool, Why> {
         let heading = Heading::of_chunk(header, session);
         let (table, chain) = (&self.ownership.table, self.working.chain(key));
         match self.ownership.owners.judge(table, chain, key, &heading, Instant::now()) {
@@ -169,7 +179,13 @@ impl Engine {
     }
 
     /// The number of a partition. `None`: the table is full, and something still refers to it.
-    pub(super) fn slot(&mut self, stream: &str, topic: &str, topic_id: TopicId, partition: i32) -> Option<u32> {
+    pub(super) fn slot(
+        &mut self,
+        stream: &str,
+        topic: &str,
+        topic_id: TopicId,
+        partition: i32,
+    ) -> Option<u32> {
         let known = self.writer.books.partitions.slot(stream, topic, topic_id, partition);
         if known.is_some() || !self.held.is_empty() || !self.writer.plan.is_empty() {
             return known;

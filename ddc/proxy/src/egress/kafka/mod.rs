@@ -50,8 +50,8 @@ use rdkafka::ClientConfig;
 
 use super::books::Books;
 use super::control::{Control, GivenUp};
-use super::missing::Range;
 use super::feed::{FeedOut, Item, Taken};
+use super::missing::Range;
 use super::shared::{Shared, lock};
 use crate::config::{DeliveryMode, KafkaSink, LateRecords, LostProgress};
 use crate::gaps::Timestamp;
@@ -334,7 +334,8 @@ impl Engine {
 
     fn notice(&mut self, notice: Notice) -> Result<(), GivenUp> {
         if let Some(key) = notice.key() {
-            let slot = self.writer.books.partitions.slot(&key.stream, &key.topic, key.topic_id, key.partition);
+            let slot =
+                self.writer.books.partitions.slot(&key.stream, &key.topic, key.topic_id, key.partition);
             self.sweep.slots.extend(slot);
         }
         let link = self.metrics.link();
@@ -345,11 +346,21 @@ impl Engine {
                 let former = progress.as_ref().map(|progress| progress.owner.to_string());
                 if former.as_deref().is_some_and(|former| former != link) {
                     tracing::info!(
-                        link, topic = key.topic, partition = key.partition, next, former,
+                        link,
+                        topic = key.topic,
+                        partition = key.partition,
+                        next,
+                        former,
                         "a partition of another link is written from here on"
                     );
                 } else {
-                    tracing::debug!(link, topic = key.topic, partition = key.partition, next, "a partition is written from here");
+                    tracing::debug!(
+                        link,
+                        topic = key.topic,
+                        partition = key.partition,
+                        next,
+                        "a partition is written from here"
+                    );
                 }
                 self.working.restore(&key, progress.as_ref());
             }
@@ -395,10 +406,20 @@ impl Engine {
                     thread::sleep(LONGEST_NAP);
                 }
             }
-            tracing::warn!(link, topic = TOPIC, "ddc-progress knows nothing of this set; lost_progress = \"accept\": beginning anew");
+            tracing::warn!(
+                link,
+                topic = TOPIC,
+                "ddc-progress knows nothing of this set; lost_progress = \"accept\": beginning anew"
+            );
         }
         let changed = self.writer.books.report().reconcile(&positions, Timestamp::now());
-        tracing::info!(link, topic = TOPIC, partitions = positions.len(), gaps_changed = changed, "progress read");
+        tracing::info!(
+            link,
+            topic = TOPIC,
+            partitions = positions.len(),
+            gaps_changed = changed,
+            "progress read"
+        );
         self.is_started = true;
         Ok(())
     }
@@ -415,8 +436,7 @@ impl Engine {
         let mut from = 0;
         // Those that are held anew are behind `from`, and are not met again.
         loop {
-            let wanted =
-                |part: &HeldPart| (all || slots.contains(&part.slot)) && !stuck.contains(&part.slot);
+            let wanted = |part: &HeldPart| (all || slots.contains(&part.slot)) && !stuck.contains(&part.slot);
             let Some((number, kept, parts)) = self.held.take(from, wanted) else { return Ok(()) };
             from = number + 1;
             let Some(item) = self.found_again(kept, number, &parts) else { continue };
@@ -427,7 +447,9 @@ impl Engine {
             };
             self.unpacker = Some(unpacker);
             judged?;
-            stuck.extend(parts.iter().map(|part| part.slot).filter(|slot| self.held.blocks(*slot, (number, u32::MAX))));
+            stuck.extend(
+                parts.iter().map(|part| part.slot).filter(|slot| self.held.blocks(*slot, (number, u32::MAX))),
+            );
             self.let_go(number, item);
             if self.writer.plan.is_full() {
                 self.commit()?;
@@ -504,9 +526,14 @@ impl Engine {
             let Note::Refused(slot, offset, _) = &self.writer.plan.notes[at] else { continue };
             let (slot, offset) = (*slot, *offset);
             let key = self.writer.books.partitions.key(slot);
-            let hole = key.and_then(|key| self.working.refuse(key, offset)).and_then(|(_, forgotten)| forgotten);
+            let hole =
+                key.and_then(|key| self.working.refuse(key, offset)).and_then(|(_, forgotten)| forgotten);
             if let Some(hole) = hole {
-                self.writer.plan.notes.push(Note::GivenUp(slot, hole, "the partition has more than 1024 missing ranges"));
+                self.writer.plan.notes.push(Note::GivenUp(
+                    slot,
+                    hole,
+                    "the partition has more than 1024 missing ranges",
+                ));
             }
         }
     }
@@ -574,7 +601,8 @@ impl Engine {
             return;
         }
         self.kept_at = now;
-        let due: Vec<_> = self.held.parts().filter(|part| self.is_worth_judging(part)).map(|part| part.slot).collect();
+        let due: Vec<_> =
+            self.held.parts().filter(|part| self.is_worth_judging(part)).map(|part| part.slot).collect();
         self.sweep.slots.extend(due);
         self.feed.house_keeping();
         self.writer.probe();

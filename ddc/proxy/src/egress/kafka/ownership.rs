@@ -165,7 +165,14 @@ impl Ownership {
                 Applied::Taken | Applied::Forgotten | Applied::Repeated | Applied::Foreign => return,
             };
             if let Some(suppressed) = limit.allow("record", now) {
-                tracing::warn!(link, topic = TOPIC, offset, why = refusal, suppressed, "a record of the progress topic cannot be used");
+                tracing::warn!(
+                    link,
+                    topic = TOPIC,
+                    offset,
+                    why = refusal,
+                    suppressed,
+                    "a record of the progress topic cannot be used"
+                );
             }
         });
         if let Err(error) = read {
@@ -243,7 +250,11 @@ impl Ownership {
     }
 
     fn log_lost(&mut self, error: &TopicLogError, writer: &Writer) {
-        self.failed("the progress topic cannot be read; it is read anew from its beginning", &error.to_string(), writer);
+        self.failed(
+            "the progress topic cannot be read; it is read anew from its beginning",
+            &error.to_string(),
+            writer,
+        );
         self.log = None;
     }
 

@@ -291,7 +291,11 @@ impl Writer {
     }
 
     /// Writes records of our own into the progress topic, in a transaction that holds nothing else.
-    pub(super) fn commit_own(&mut self, topic: &str, records: &[(Vec<u8>, Vec<u8>)]) -> Result<Ended, GivenUp> {
+    pub(super) fn commit_own(
+        &mut self,
+        topic: &str,
+        records: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<Ended, GivenUp> {
         self.send_own(topic, records)?;
         let ended = self.end()?;
         self.forget_attempt();
