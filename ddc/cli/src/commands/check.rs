@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use ddc_proxy::config::{
-    self, ByteSize, Config, EgressConfig, IngressConfig, KafkaSink, KafkaSource, LinkKey, Loaded,
+    self, ByteSize, Config, DeadLetterPlace, EgressConfig, IngressConfig, KafkaSink, KafkaSource, LinkKey, Loaded,
     MissingRecords, Seal, Sink, Source, Stream, TopicPattern, check_together, unused_together,
 };
 
@@ -90,6 +90,13 @@ fn page(loaded: &Loaded<Config>) -> String {
         Config::Egress(config) => egress(&mut page, config),
     }
     page.row("state", link.state_dir.display());
+    if let Some(letters) = loaded.config.dead_letters() {
+        let place = match &letters.place {
+            DeadLetterPlace::Topic(topic) => format!("topic {topic} of the same cluster"),
+            DeadLetterPlace::Directory { path, max_size } => format!("{}, at most {max_size}", path.display()),
+        };
+        page.row("refused", format!("records are kept in {place}; if they cannot be: {}", letters.on_failure));
+    }
     let admin = loaded.config.admin();
     let listen = admin.listen.map(|address| format!("TCP {address}"));
     let socket = admin.socket.as_ref().map(|path| format!("Unix socket {}", path.display()));

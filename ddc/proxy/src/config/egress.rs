@@ -11,8 +11,9 @@ use super::common::{
     Admin, BASE_MEMORY, Checker, LinkKey, LinkSettings, Log, MemoryItem, RECORDS_IN_FLIGHT, Seal, admin,
     keys, link, record_size,
 };
+use super::dead_letters::{DeadLetters, dead_letters};
 use super::kafka::client;
-use super::raw::{LateRecords, PartitionMode, RawEgress, RawKafkaSink, RawMissingRecords, RawRenameRegex};
+use super::raw::{BadTimestamp, LateRecords, PartitionMode, RawEgress, RawKafkaSink, RawMissingRecords, RawRenameRegex};
 use super::telemetry::{Telemetry, telemetry};
 use super::udp::{UdpSink, udp_sink};
 use super::units::{ByteSize, Span};
@@ -37,6 +38,8 @@ pub struct EgressConfig {
     pub sink: Sink,
     /// The topic that gets what becomes of gaps.
     pub missing_records: Option<MissingRecords>,
+    /// Where refused records are kept.
+    pub dead_letters: Option<DeadLetters>,
     /// The admin listener.
     pub admin: Admin,
     /// The log.
@@ -86,6 +89,8 @@ pub struct KafkaSink {
     pub provenance: bool,
     /// What happens to records that arrive after their gap was reported.
     pub late: LateRecords,
+    /// What happens to records whose timestamp the destination refuses.
+    pub bad_timestamp: BadTimestamp,
     /// How long a stop waits for the destination.
     pub drain_timeout: Duration,
 }
@@ -172,14 +177,22 @@ impl EgressConfig {
         if self.missing_records.is_some() {
             items.push(MemoryItem { purpose: "with Kafka for [missing_records]", size: EVENT_QUEUE });
         }
+        items.extend(self.dead_letters.as_ref().map(DeadLetters::memory));
         items.push(MemoryItem { purpose: "3 × the largest record", size: records });
         items
     }
 }
 
 pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<EgressConfig>> {
-    let RawEgress { link: raw_link, sink, missing_records, admin: raw_admin, log, telemetry: raw_telemetry } =
-        raw;
+    let RawEgress {
+        link: raw_link,
+        sink,
+        missing_records,
+        dead_letters: raw_letters,
+        admin: raw_admin,
+        log,
+        telemetry: raw_telemetry,
+    } = raw;
     let listen = raw_link.listen.0;
     let settings = link(&raw_link.common, checker, listen.ip(), "listen");
     let multicast_group = raw_link.multicast_group.map(|group| group.0);
@@ -239,6 +252,22 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
         topic,
     });
 
+    let kafka = match &sink {
+        Some(Sink::Kafka(sink)) => Some(&**sink),
+        _ => None,
+    };
+    // Without a sink that is sound, what is wrong with it is said; a client is needed to say more.
+    let dead_letters = raw_letters
+        .filter(|_| sink.is_some())
+        .and_then(|raw| dead_letters(raw, kafka.map(|sink| &sink.client), checker));
+    if let Some(topic) = dead_letters.as_ref().and_then(DeadLetters::topic)
+        && kafka.is_some_and(|sink| sink.rename.values().any(|to| to == topic))
+    {
+        let message = format!(
+            "`topic` in [dead_letters]: [sink.kafka.rename] writes records to {topic} too; choose another topic"
+        );
+        checker.problem(&["dead_letters", "topic"], message);
+    }
     Some(Box::new(EgressConfig {
         link: settings,
         listen,
@@ -252,6 +281,7 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
         buffer,
         sink: sink?,
         missing_records,
+        dead_letters,
         admin,
         log: log.into(),
         telemetry,
@@ -307,6 +337,7 @@ fn kafka_sink(
         replication_factor,
         provenance: raw.provenance,
         late: raw.late,
+        bad_timestamp: raw.bad_timestamp,
         drain_timeout: raw.drain_timeout.0,
     }
 }

@@ -12,6 +12,11 @@ use crate::sink::preflight::Finding;
 pub const LEAST_FREE: u64 = 64 << 20;
 
 pub(super) fn look(directory: &Path) -> Vec<Finding> {
+    look_at("state directory", "state_dir", directory)
+}
+
+/// The same of another directory, called `what` and configured by `key`.
+pub(super) fn look_at(what: &str, key: &str, directory: &Path) -> Vec<Finding> {
     let shown = directory.display();
     let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.into());
     // What is not there yet is made at the start, below the nearest directory that is.
@@ -19,17 +24,17 @@ pub(super) fn look(directory: &Path) -> Vec<Finding> {
     let is_there = there == absolute;
     if !there.is_dir() {
         let text = format!(
-            "state directory {shown}: {} is not a directory; choose another `state_dir`",
+            "{what} {shown}: {} is not a directory; choose another `{key}`",
             there.display()
         );
         return vec![problem(text)];
     }
     let own = if is_there { "can be written" } else { "will be made at the start" };
     let writable = match may_write(there) {
-        Ok(()) => good(format!("state directory {shown} {own}")),
-        Err(why) => problem(format!("state directory {shown}: {why}")),
+        Ok(()) => good(format!("{what} {shown} {own}")),
+        Err(why) => problem(format!("{what} {shown}: {why}")),
     };
-    vec![writable, space(directory, there)]
+    vec![writable, space(key, directory, there)]
 }
 
 /// Whether this process could make a file there; if not, why, and what to do.
@@ -46,7 +51,7 @@ pub(super) fn may_write(directory: &Path) -> Result<(), String> {
     })
 }
 
-fn space(directory: &Path, there: &Path) -> Finding {
+fn space(key: &str, directory: &Path, there: &Path) -> Finding {
     let shown = directory.display();
     let system = match statvfs(there) {
         Ok(system) => system,
@@ -57,7 +62,7 @@ fn space(directory: &Path, there: &Path) -> Finding {
         problem(format!("the file system of {shown} is read-only; mount a writable one there"))
     } else if free < LEAST_FREE {
         problem(format!(
-            "{free} bytes are free on the file system of {shown}, {LEAST_FREE} are needed; make room, or choose another `state_dir`"
+            "{free} bytes are free on the file system of {shown}, {LEAST_FREE} are needed; make room, or choose another `{key}`"
         ))
     } else if system.f_files > 0 && system.f_favail == 0 {
         problem(format!(

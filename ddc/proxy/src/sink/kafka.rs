@@ -20,6 +20,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::headers::HeaderWriter;
+use crate::dead_letters::Letter;
 
 /// What became of a record: its number, and why it came back if it did.
 pub type Answer = (usize, Result<(), Code>);
@@ -89,6 +90,16 @@ impl Producer {
         let mut message: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, number);
         message.key = Some(key.as_bytes());
         message.payload = Some(value);
+        hand_over(&self.client, message)
+    }
+
+    /// Hands over a dead letter: by its key, with its headers, at the time of the refusal.
+    pub fn send_letter(&self, topic: &str, letter: &Letter, number: usize) -> Result<(), NotTaken> {
+        let mut message: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, number);
+        message.key = letter.key.as_deref();
+        message.payload = letter.value.as_deref();
+        message.headers = Some(letter.headers());
+        message.timestamp = Some(letter.millis().max(1));
         hand_over(&self.client, message)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{RawAdmin, RawKafkaClient, RawKafkaSink, RawLinkCommon, RawLog, RawTelemetry, RawUdpSink};
+use super::{RawAdmin, RawDeadLetters, RawKafkaClient, RawKafkaSink, RawLinkCommon, RawLog, RawTelemetry, RawUdpSink};
 use crate::config::units::{ByteSize, Span};
 use crate::config::values::{Address, Endpoint, TopicName};
 
@@ -18,6 +18,7 @@ pub(crate) struct RawEgress {
     #[serde(default)]
     pub(crate) sink: RawSink,
     pub(crate) missing_records: Option<RawMissingRecords>,
+    pub(crate) dead_letters: Option<RawDeadLetters>,
     #[serde(default)]
     pub(crate) admin: RawAdmin,
     #[serde(default)]

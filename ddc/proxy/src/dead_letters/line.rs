@@ -1,0 +1,426 @@
+//! A letter as a line of a file: JSON that people can read, with a checksum at its end.
+//!
+//! ```json
+//! {"refused_at":"2026-03-01T08:15:30.250Z","link":"plant-a","side":"egress","reason":"too_large","error":"…",
+//!  "destination_topic":"orders","source":{"stream":"","topic":"orders","topic_id":"…","partition":3,"offset":4711,
+//!  "timestamp":1772352930250,"timestamp_type":"CreateTime"},"key":"a2V5","value":null,
+//!  "headers":[{"name":"trace","value":"MQ=="}],"left_out":{"key":null,"value":2097152,"headers":null},"crc32c":"1f2e3d4c"}
+//! ```
+//!
+//! Key, values and header values are base64 (RFC 4648, with padding). A header's name that is not UTF-8 is `name_base64`.
+//! `crc32c` is the CRC-32C of all bytes of the line before `,"crc32c"`, as eight hexadecimal digits. A reader is strict: each
+//! key must be there and no other, and nothing that is shown to people may hold control characters.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ddc_telemetry::cells::Label as _;
+use ddc_telemetry::reasons::DeadLetterReason;
+use ddc_wire::Timestamp as RecordTime;
+use serde::{Deserialize, Serialize};
+
+use super::letter::{LeftOut, Letter, Source, time_type};
+use crate::config::{LinkName, Side, TopicName};
+use crate::gaps::Timestamp;
+
+/// No line is longer, in bytes, its end included: the largest record (256 MiB) in base64, and what stands around it.
+pub const MAX_LINE: usize = (256 << 20) / 3 * 4 + (16 << 20);
+/// What stands before the checksum, and behind it.
+const BEFORE_SUM: &str = ",\"crc32c\":\"";
+const AFTER_SUM: &str = "\"}";
+/// Longest text that a reader takes for a stream or an error.
+const LONGEST_TEXT: usize = 8 << 10;
+
+/// Why a line is no letter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadLine {
+    /// Not as long as written, or changed since.
+    #[error("the line is torn, or was changed since it was written: its checksum does not fit")]
+    Sum,
+    /// Whole, and not what this version writes.
+    #[error("the line is whole, but no dead letter of this version: {0}")]
+    Content(String),
+}
+
+/// Appends the letter as a line.
+pub fn write(letter: &Letter, text: &mut Vec<u8>) {
+    let begin = text.len();
+    // Texts, numbers and strings as keys: this cannot fail.
+    let _ = serde_json::to_writer(&mut *text, &Written::from(letter));
+    // The closing brace comes after the checksum.
+    text.pop();
+    let sum = crc32c::crc32c(&text[begin..]);
+    text.extend_from_slice(format!("{BEFORE_SUM}{sum:08x}{AFTER_SUM}\n").as_bytes());
+}
+
+/// Whether a line, its newline included, is as it was written. Cheaper than [`parse`].
+pub fn is_whole(line: &[u8]) -> bool {
+    content(line).is_some()
+}
+
+/// Reads a line, its newline included.
+pub fn parse(line: &[u8]) -> Result<Letter, BadLine> {
+    let content = content(line).ok_or(BadLine::Sum)?;
+    let mut json = content.to_vec();
+    json.push(b'}');
+    let written: Written =
+        serde_json::from_slice(&json).map_err(|error| BadLine::Content(error.to_string()))?;
+    written.letter().map_err(BadLine::Content)
+}
+
+/// What the checksum covers, if it fits.
+fn content(line: &[u8]) -> Option<&[u8]> {
+    let line = line.strip_suffix(b"\n")?.strip_suffix(AFTER_SUM.as_bytes())?;
+    let (content, sum) = line.split_at_checked(line.len().checked_sub(8)?)?;
+    let content = content.strip_suffix(BEFORE_SUM.as_bytes())?;
+    (format!("{:08x}", crc32c::crc32c(content)).as_bytes() == sum).then_some(content)
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    refused_at: Timestamp,
+    link: String,
+    side: String,
+    reason: String,
+    error: String,
+    #[serde(deserialize_with = "nullable")]
+    destination_topic: Option<String>,
+    source: WrittenSource,
+    #[serde(deserialize_with = "nullable")]
+    key: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    value: Option<String>,
+    headers: Vec<WrittenHeader>,
+    left_out: WrittenLeftOut,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenSource {
+    stream: String,
+    topic: String,
+    topic_id: String,
+    partition: i32,
+    offset: i64,
+    #[serde(deserialize_with = "nullable")]
+    timestamp: Option<i64>,
+    #[serde(deserialize_with = "nullable")]
+    timestamp_type: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenHeader {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name_base64: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    value: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLeftOut {
+    #[serde(deserialize_with = "nullable")]
+    key: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    value: Option<u64>,
+    #[serde(deserialize_with = "nullable")]
+    headers: Option<u64>,
+}
+
+/// A value or null; the key must be there, which serde does not ask of an `Option` by itself.
+fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
+fn encoded(bytes: Option<&Vec<u8>>) -> Option<String> {
+    bytes.map(|bytes| STANDARD.encode(bytes))
+}
+
+fn decoded(what: &str, text: Option<String>) -> Result<Option<Vec<u8>>, String> {
+    text.map(|text| STANDARD.decode(text).map_err(|error| format!("`{what}`: {error}"))).transpose()
+}
+
+impl From<&Letter> for Written {
+    fn from(letter: &Letter) -> Self {
+        let Source { stream, topic, topic_id, partition, offset, timestamp } = &letter.source;
+        Self {
+            refused_at: letter.refused_at,
+            link: letter.link.clone(),
+            side: letter.side.to_string(),
+            reason: letter.reason.as_str().to_owned(),
+            error: letter.error.clone(),
+            destination_topic: letter.destination_topic.clone(),
+            source: WrittenSource {
+                stream: stream.clone(),
+                topic: topic.clone(),
+                topic_id: topic_id.to_string(),
+                partition: *partition,
+                offset: *offset,
+                timestamp: timestamp.map(RecordTime::millis),
+                timestamp_type: timestamp.map(|time| time_type(time).to_owned()),
+            },
+            key: encoded(letter.key.as_ref()),
+            value: encoded(letter.value.as_ref()),
+            headers: letter.headers.iter().map(header).collect(),
+            left_out: WrittenLeftOut {
+                key: letter.left_out.key,
+                value: letter.left_out.value,
+                headers: letter.left_out.headers,
+            },
+        }
+    }
+}
+
+fn header((name, value): &(Vec<u8>, Option<Vec<u8>>)) -> WrittenHeader {
+    let value = encoded(value.as_ref());
+    match std::str::from_utf8(name) {
+        Ok(name) => WrittenHeader { name: Some(name.to_owned()), name_base64: None, value },
+        Err(_) => WrittenHeader { name: None, name_base64: encoded(Some(name)), value },
+    }
+}
+
+impl Written {
+    fn letter(self) -> Result<Letter, String> {
+        let side = match self.side.as_str() {
+            "ingress" => Side::Ingress,
+            "egress" => Side::Egress,
+            _ => return Err("`side` is neither ingress nor egress".into()),
+        };
+        let reason = DeadLetterReason::from_name(&self.reason).ok_or("`reason` is not known")?;
+        self.link.parse::<LinkName>().map_err(|error| format!("`link`: {error}"))?;
+        plain("error", &self.error)?;
+        if let Some(topic) = &self.destination_topic {
+            // Also a name that no topic can have, which is why the record was refused.
+            plain("destination_topic", topic)?;
+        }
+        let headers: Result<Vec<_>, String> = self.headers.into_iter().map(WrittenHeader::header).collect();
+        let WrittenLeftOut { key, value, headers: left_out_headers } = self.left_out;
+        let letter = Letter {
+            source: self.source.source()?,
+            destination_topic: self.destination_topic,
+            reason,
+            error: self.error,
+            refused_at: self.refused_at,
+            link: self.link,
+            side,
+            key: decoded("key", self.key)?,
+            value: decoded("value", self.value)?,
+            headers: headers?,
+            left_out: LeftOut { key, value, headers: left_out_headers },
+        };
+        let contradicts = (letter.left_out.key.is_some() && letter.key.is_some())
+            || (letter.left_out.value.is_some() && letter.value.is_some())
+            || (letter.left_out.headers.is_some() && !letter.headers.is_empty());
+        if contradicts { Err("it has what `left_out` says it has not".into()) } else { Ok(letter) }
+    }
+}
+
+impl WrittenSource {
+    fn source(self) -> Result<Source, String> {
+        plain("stream", &self.stream)?;
+        self.topic.parse::<TopicName>().map_err(|error| format!("`topic`: {error}"))?;
+        let topic_id = self.topic_id.parse().map_err(|error| format!("`topic_id`: {error}"))?;
+        if self.partition < 0 || self.offset < 0 {
+            return Err("partitions and offsets are not negative".into());
+        }
+        let timestamp = match (self.timestamp, self.timestamp_type.as_deref()) {
+            (None, None) => None,
+            (Some(millis), Some("CreateTime")) => Some(RecordTime::Create(millis)),
+            (Some(millis), Some("LogAppendTime")) => Some(RecordTime::LogAppend(millis)),
+            _ => return Err("`timestamp` and `timestamp_type` do not fit together".into()),
+        };
+        Ok(Source {
+            stream: self.stream,
+            topic: self.topic,
+            topic_id,
+            partition: self.partition,
+            offset: self.offset,
+            timestamp,
+        })
+    }
+}
+
+impl WrittenHeader {
+    fn header(self) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
+        let name = match (self.name, self.name_base64) {
+            (Some(name), None) => name.into_bytes(),
+            (None, Some(name)) => {
+                let name = decoded("name_base64", Some(name))?.unwrap_or_default();
+                if std::str::from_utf8(&name).is_ok() {
+                    return Err("a header's name that is UTF-8 is written as `name`".into());
+                }
+                name
+            }
+            _ => return Err("a header has `name` or `name_base64`".into()),
+        };
+        Ok((name, decoded("value", self.value)?))
+    }
+}
+
+/// What people are shown must be a line of bounded length.
+fn plain(key: &str, text: &str) -> Result<(), String> {
+    if text.len() > LONGEST_TEXT {
+        return Err(format!("`{key}` is longer than {LONGEST_TEXT} bytes"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(format!("`{key}` has control characters"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that fails should panic")]
+pub(super) mod tests {
+    use ddc_wire::TopicId;
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Header = (Vec<u8>, Option<Vec<u8>>);
+
+    pub(in super::super) fn any_letter() -> impl Strategy<Value = Letter> {
+        let bytes = || vec(any::<u8>(), 0..60);
+        let header = (prop_oneof![bytes(), "[a-zä]{0,8}".prop_map(String::into_bytes)], option::of(bytes()));
+        let time = prop_oneof![
+            Just(None),
+            any::<i64>().prop_map(|millis| Some(RecordTime::Create(millis))),
+            any::<i64>().prop_map(|millis| Some(RecordTime::LogAppend(millis))),
+        ];
+        let id = prop_oneof![
+            any::<[u8; 16]>().prop_map(TopicId::Uuid),
+            any::<u64>().prop_map(TopicId::Configured)
+        ];
+        let source = ("[a-z]{0,5}", "[a-zA-Z0-9_-]{1,20}", id, 0..i32::MAX, 0..i64::MAX, time).prop_map(
+            |(stream, topic, topic_id, partition, offset, timestamp)| Source {
+                stream,
+                topic,
+                topic_id,
+                partition,
+                offset,
+                timestamp,
+            },
+        );
+        let parts = (option::of(bytes()), option::of(bytes()), vec(header, 0..4));
+        let reason = 0..DeadLetterReason::ALL.len();
+        (source, parts, reason, any::<bool>(), "[ -~ä]{0,30}", option::of("[ -~]{0,20}"), any::<u64>())
+            .prop_map(|(source, (key, value, headers), reason, ingress, error, topic, at)| {
+                let headers: Vec<Header> = headers;
+                Letter {
+                    source,
+                    destination_topic: topic,
+                    reason: DeadLetterReason::ALL[reason],
+                    error,
+                    refused_at: Timestamp::from_millis(at),
+                    link: "plant-a".into(),
+                    side: if ingress { Side::Ingress } else { Side::Egress },
+                    key,
+                    value,
+                    headers,
+                    left_out: LeftOut::default(),
+                }
+            })
+    }
+
+    fn line(letter: &Letter) -> Vec<u8> {
+        let mut text = Vec::new();
+        write(letter, &mut text);
+        text
+    }
+
+    /// A line with another content and the checksum that fits it.
+    fn forged(content: &str) -> Vec<u8> {
+        let content = content.strip_suffix('}').unwrap();
+        let sum = crc32c::crc32c(content.as_bytes());
+        format!("{content}{BEFORE_SUM}{sum:08x}{AFTER_SUM}\n").into_bytes()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(letter in any_letter()) {
+            for letter in [letter.without_payload(), Some(letter)].into_iter().flatten() {
+                let text = line(&letter);
+                prop_assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 1);
+                prop_assert!(serde_json::from_slice::<serde_json::Value>(&text).is_ok(), "it is JSON as it stands");
+                prop_assert_eq!(parse(&text), Ok(letter));
+            }
+        }
+
+        /// One byte changed, put in or taken away, or an end that is missing: refused, whatever it is.
+        #[test]
+        fn a_changed_line_is_refused(letter in any_letter(), at: prop::sample::Index, byte: u8, what in 0..4) {
+            let good = line(&letter);
+            let mut text = good.clone();
+            let at = at.index(text.len());
+            match what {
+                0 => text[at] = byte,
+                1 => text.insert(at, byte),
+                2 => drop(text.remove(at)),
+                _ => text.truncate(at),
+            }
+            prop_assume!(text != good);
+            prop_assert_eq!(parse(&text), Err(BadLine::Sum));
+            prop_assert!(!is_whole(&text));
+        }
+
+        #[test]
+        fn bytes_are_no_letter(bytes in vec(any::<u8>(), 0..300)) {
+            prop_assert!(parse(&bytes).is_err());
+            let text = String::from_utf8_lossy(&bytes);
+            prop_assert!(parse(&forged(&format!("{text}}}"))).is_err());
+        }
+    }
+
+    /// With the right checksum it still says nothing that a letter cannot.
+    #[test]
+    fn what_is_whole_and_wrong_is_refused_by_name() {
+        let good = r#"{"refused_at":"2026-03-01T08:15:30.250Z","link":"plant-a","side":"egress","reason":"too_large","error":"e","destination_topic":"t","source":{"stream":"","topic":"t","topic_id":"epoch-1","partition":3,"offset":4711,"timestamp":1,"timestamp_type":"CreateTime"},"key":"a2V5","value":null,"headers":[{"name":"n","value":"MQ=="}],"left_out":{"key":null,"value":7,"headers":null}}"#;
+        let letter = parse(&forged(good)).unwrap();
+        assert_eq!((letter.key.as_deref(), letter.left_out.value), (Some(&b"key"[..]), Some(7)));
+        for (from, to, said) in [
+            ("\"side\":\"egress\"", "\"side\":\"both\"", "side"),
+            ("too_large", "too_small", "reason"),
+            ("plant-a", "../plant", "link"),
+            ("\"error\":\"e\"", "\"error\":\"\\u001b[2J\"", "control"),
+            ("\"destination_topic\":\"t\"", "\"destination_topic\":\"\\n\"", "control"),
+            ("\"destination_topic\":\"t\",", "", "destination_topic"),
+            ("\"topic\":\"t\"", "\"topic\":\"../../etc\"", "topic"),
+            ("epoch-1", "epoch-01", "topic_id"),
+            ("\"partition\":3", "\"partition\":-1", "negative"),
+            ("\"offset\":4711", "\"offset\":-1", "negative"),
+            ("\"offset\":4711", "\"offset\":9223372036854775808", "out of range|invalid"),
+            ("\"CreateTime\"", "null", "do not fit"),
+            ("\"CreateTime\"", "\"MyTime\"", "do not fit"),
+            ("\"a2V5\"", "\"a2V5=\"", "key"),
+            ("\"a2V5\"", "\"a2V\"", "key"),
+            ("\"value\":null", "\"value\":\"\"", "left_out"),
+            ("\"name\":\"n\",", "", "name"),
+            ("\"name\":\"n\"", "\"name_base64\":\"bg==\"", "written as `name`"),
+            ("\"key\":\"a2V5\"", "\"key\":\"a2V5\",\"more\":1", "more"),
+            ("2026-03-01", "2026-02-30", "time"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let answer = parse(&forged(&good.replacen(from, to, 1)));
+            let Err(BadLine::Content(why)) = answer else { panic!("{from} → {to}: {answer:?}") };
+            assert!(said.split('|').any(|said| why.contains(said)), "{from} → {to}: {why}");
+        }
+    }
+
+    /// Nothing of a record can get into a log by way of `Debug`.
+    #[test]
+    fn debug_shows_no_payload() {
+        let letter = parse(&forged(
+            r#"{"refused_at":"2026-03-01T08:15:30.250Z","link":"plant-a","side":"egress","reason":"too_large","error":"e","destination_topic":null,"source":{"stream":"","topic":"t","topic_id":"epoch-1","partition":3,"offset":4711,"timestamp":null,"timestamp_type":null},"key":"c2VjcmV0","value":"c2VjcmV0","headers":[{"name":"secret","value":"c2VjcmV0"}],"left_out":{"key":null,"value":null,"headers":null}}"#,
+        ))
+        .unwrap();
+        let shown = format!("{letter:?} {letter:#?}");
+        assert!(!shown.contains("secret") && !shown.contains("115, 101"), "{shown}");
+        assert!(shown.contains("4711") && shown.contains("payload_bytes: 24"), "{shown}");
+    }
+}
