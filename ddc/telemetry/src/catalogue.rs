@@ -16,8 +16,8 @@ use crate::cells::{
 };
 use crate::process::{BuildInfo, CpuSeconds, ResidentMemory};
 use crate::reasons::{
-    Certificate, DeadLetterFailure, DeadLetterReason, DropReason, KafkaErrorReason, MissingReason, SendErrorReason,
-    SkipReason, SourceDropReason, SourceState, Thread,
+    Certificate, DeadLetterFailure, DeadLetterReason, DropReason, KafkaErrorReason, MissingReason,
+    SendErrorReason, SkipReason, SourceDropReason, SourceState, Thread,
 };
 
 /// What a number counts or measures.

@@ -233,7 +233,8 @@ fn page(id: Id, letter: &Letter) -> String {
     row("topic", &format!("{} (id {})", source.topic, source.topic_id));
     row("partition", &source.partition.to_string());
     row("offset", &source.offset.to_string());
-    let time = source.timestamp.map_or_else(|| "none".to_owned(), |time| format!("{} ms since 1970", time.millis()));
+    let time =
+        source.timestamp.map_or_else(|| "none".to_owned(), |time| format!("{} ms since 1970", time.millis()));
     row("timestamp", &time);
     if let Some(topic) = &letter.destination_topic {
         row("destination", topic);
@@ -277,6 +278,8 @@ impl std::fmt::Display for Id {
 }
 
 fn id(text: &str) -> Result<Id, String> {
-    let parsed = text.split_once(':').and_then(|(file, line)| Some(Id { file: file.parse().ok()?, line: line.parse().ok()? }));
+    let parsed = text
+        .split_once(':')
+        .and_then(|(file, line)| Some(Id { file: file.parse().ok()?, line: line.parse().ok()? }));
     parsed.ok_or_else(|| "a letter is named by file and line, as 1:2; see: ddc dead-letters list".to_owned())
 }

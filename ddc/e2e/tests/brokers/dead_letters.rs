@@ -42,8 +42,11 @@ fn fill(source: &Cluster, topic: &str, large: &[Sample]) {
 
 /// What the group has committed.
 fn committed(source: &Cluster, group: &str, topic: &str) -> i64 {
-    let consumer: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", source.brokers()).set("group.id", group).create().unwrap();
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", source.brokers())
+        .set("group.id", group)
+        .create()
+        .unwrap();
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, 0);
     match consumer.committed_offsets(list, LIMIT).unwrap().elements()[0].offset() {
@@ -163,7 +166,10 @@ fn a_missing_topic_for_dead_letters_is_a_gap_or_is_waited_for() {
             assert_eq!(errors(), 3, "and no more");
         } else {
             println!("          {}", ingress.wait_unready(&["dead letters cannot be kept"]).trim());
-            assert!(committed(&source, &format!("ddc-{name}"), &name) <= 50, "nothing behind it is committed");
+            assert!(
+                committed(&source, &format!("ddc-{name}"), &name) <= 50,
+                "nothing behind it is committed"
+            );
             source.create(&dead, 1, &[]);
             assert_eq!(read(&source, &dead, 1).len(), 1);
             ingress.wait_ready();
@@ -204,7 +210,10 @@ fn what_the_link_cannot_carry_goes_to_files_that_outlive_a_kill() {
     println!("{list}");
     assert!(list.contains("2 dead letters, 0 lines") && list.contains("too_large") && !list.contains(SECRET));
     let shown = ddc(&link, &["show", "1:2"]);
-    assert!(shown.contains("80000 bytes") && shown.contains("letters-f/ingress") && !shown.contains(SECRET), "{shown}");
+    assert!(
+        shown.contains("80000 bytes") && shown.contains("letters-f/ingress") && !shown.contains(SECRET),
+        "{shown}"
+    );
     let value = ddc(&link, &["show", "1:3", "--raw", "value"]);
     assert_eq!(Some(value.into_bytes()), large[1].value);
     // The end of the newest file is torn, as a power cut leaves it: cut off, and it goes on.
@@ -219,7 +228,15 @@ fn what_the_link_cannot_carry_goes_to_files_that_outlive_a_kill() {
     assert!(ingress.metric("ddc_ingress_dead_letter_errors_total", &["reason=\"full\""]) > 0);
     let carried = ddc(&link, &["list", "--format", "json"]).lines().count();
     assert!((4..14).contains(&carried), "{carried}");
-    std::fs::rename(&file, link.directory().join("carried-away.jsonl")).unwrap();
+    // All of them, the one that is being written too.
+    let away = link.directory().join("carried-away");
+    std::fs::create_dir(&away).unwrap();
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let name = entry.unwrap().file_name();
+        if name != "lock" {
+            std::fs::rename(directory.join(&name), away.join(&name)).unwrap();
+        }
+    }
     let end = 103 + 12 * 51 + 1;
     until_true("all is committed", LIMIT, || committed(&source, "ddc-letters-f", "letters-f") == end);
     assert!(before < end);

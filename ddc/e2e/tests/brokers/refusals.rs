@@ -294,13 +294,10 @@ fn in_a_transaction(pair: &Pair) {
         error: &Code::InvalidTimestamp.to_string(),
         at: Timestamp::now(),
     };
-    let own = [
-        RecordHeader { name: b"trace", value: Some(b"1") },
-        RecordHeader { name: b"trace", value: None },
-    ];
+    let own =
+        [RecordHeader { name: b"trace", value: Some(b"1") }, RecordHeader { name: b"trace", value: None }];
     let value = large().value;
-    let letter =
-        Letter::new(letters.by(), source, Some(b"key"), Some(&value), own.into_iter(), refusal);
+    let letter = Letter::new(letters.by(), source, Some(b"key"), Some(&value), own.into_iter(), refusal);
 
     // What refuses the record ends the transaction; the span is written again with the letter, in one transaction.
     let mut requests = Requests::new(&cluster, Some("t-engine"));
@@ -354,7 +351,9 @@ fn in_a_transaction(pair: &Pair) {
     requests.send_letter("t-dead-small", &letter);
     let said = requests.answers();
     assert_eq!(said, [Some(Code::MessageSizeTooLarge)]);
-    let Next::Instead(small) = letters.after(&letter, said[0].unwrap(), 1) else { panic!("it is given again") };
+    let Next::Instead(small) = letters.after(&letter, said[0].unwrap(), 1) else {
+        panic!("it is given again")
+    };
     requests.send_letter("t-dead-small", &small);
     assert_eq!(requests.answers(), [None]);
     let seen = committed(&cluster, "t-dead-small");

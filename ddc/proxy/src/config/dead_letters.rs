@@ -86,18 +86,22 @@ pub(crate) fn dead_letters(
         return None;
     };
     if checker.is_written(&["dead_letters", "max_size"]) && directory.is_none() {
-        let message = "`max_size` in [dead_letters] bounds `directory`, which is not there; a topic has its own limits";
+        let message =
+            "`max_size` in [dead_letters] bounds `directory`, which is not there; a topic has its own limits";
         checker.problem(&["dead_letters", "max_size"], message);
     }
     if max_size < LEAST_SIZE {
-        let message = format!("`max_size` in [dead_letters]: {max_size} is less than {LEAST_SIZE}; for example \"1GiB\"");
+        let message = format!(
+            "`max_size` in [dead_letters]: {max_size} is less than {LEAST_SIZE}; for example \"1GiB\""
+        );
         checker.problem(&["dead_letters", "max_size"], message);
     }
     let place = match (topic, directory) {
         (Some(topic), None) => {
             if let Err(errors) = client.build(&DeadLetters::role()) {
                 for error in errors.iter() {
-                    let message = format!("`topic` in [dead_letters]: its producer cannot be set up: {error}");
+                    let message =
+                        format!("`topic` in [dead_letters]: its producer cannot be set up: {error}");
                     checker.problem(&["dead_letters", "topic"], message);
                 }
             }

@@ -13,7 +13,9 @@ use super::common::{
 };
 use super::dead_letters::{DeadLetters, dead_letters};
 use super::kafka::client;
-use super::raw::{BadTimestamp, LateRecords, PartitionMode, RawEgress, RawKafkaSink, RawMissingRecords, RawRenameRegex};
+use super::raw::{
+    BadTimestamp, LateRecords, PartitionMode, RawEgress, RawKafkaSink, RawMissingRecords, RawRenameRegex,
+};
 use super::telemetry::{Telemetry, telemetry};
 use super::udp::{UdpSink, udp_sink};
 use super::units::{ByteSize, Span};

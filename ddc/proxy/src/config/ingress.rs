@@ -275,7 +275,8 @@ pub(crate) fn validate(raw: RawIngress, checker: &mut Checker<'_>) -> Option<Box
 /// A letter must not be read as a record: it would be refused again, and become a letter again, for ever.
 fn no_circle(topic: &TopicName, topics: &[TopicPattern], checker: &mut Checker<'_>) {
     let reads = |pattern: &TopicPattern| {
-        let matches = || regex::Regex::new(pattern.as_str()).is_ok_and(|regex| regex.is_match(topic.as_str()));
+        let matches =
+            || regex::Regex::new(pattern.as_str()).is_ok_and(|regex| regex.is_match(topic.as_str()));
         if pattern.is_pattern() { matches() } else { pattern.as_str() == topic.as_str() }
     };
     if let Some(pattern) = topics.iter().find(|pattern| reads(pattern)) {

@@ -180,7 +180,15 @@ pub fn load_place(file: &Path) -> Result<Place, ConfigError> {
         return Err(failed(problems));
     }
     let sealed = seal != SealMode::None;
-    Ok(Place { side, link: name, link_id: LinkId(id), site: raw.telemetry.site, state_dir, sealed, dead_letters })
+    Ok(Place {
+        side,
+        link: name,
+        link_id: LinkId(id),
+        site: raw.telemetry.site,
+        state_dir,
+        sealed,
+        dead_letters,
+    })
 }
 
 fn process_environment(name: &str) -> Option<String> {

@@ -182,8 +182,7 @@ impl Letter {
     pub fn headers(&self) -> OwnedHeaders {
         let mut headers = OwnedHeaders::new_with_capacity(self.headers.len() + 14);
         for (name, value) in &self.headers {
-            headers = headers
-                .insert(Header { key: &String::from_utf8_lossy(name), value: value.as_ref() });
+            headers = headers.insert(Header { key: &String::from_utf8_lossy(name), value: value.as_ref() });
         }
         let mut add = |key: &str, value: Option<&str>| {
             headers = std::mem::replace(&mut headers, OwnedHeaders::new()).insert(Header { key, value });
@@ -222,8 +221,13 @@ impl Letter {
         if self.left_out.is_any() {
             return None;
         }
-        let mut letter =
-            Self { key: None, value: None, headers: Vec::new(), left_out: LeftOut::default(), ..self.clone_head() };
+        let mut letter = Self {
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            left_out: LeftOut::default(),
+            ..self.clone_head()
+        };
         letter.left_out.value = self.value.as_ref().map(|value| value.len() as u64);
         match &self.key {
             Some(key) if key.len() > KEPT_WITHOUT_PAYLOAD => letter.left_out.key = Some(key.len() as u64),

@@ -286,8 +286,14 @@ mod tests {
         assert_eq!(wait.after(&letter(1, 9, 1), Code::TopicAuthorizationFailed, 1_000_000), Next::Again);
         let refused = letter(1, 9, 1).without_payload().unwrap();
         assert_eq!(wait.after(&refused, Code::MessageSizeTooLarge, 1), Next::Gap, "waiting would not help");
-        for code in [Code::BrokerTransportFailure, Code::NotEnoughReplicas, Code::MessageTimedOut, Code::PurgeQueue] {
-            assert_eq!(letters(OnFailure::Gap).after(&letter(1, 9, 1), code, 1_000_000), Next::Again, "{code:?}");
+        for code in
+            [Code::BrokerTransportFailure, Code::NotEnoughReplicas, Code::MessageTimedOut, Code::PurgeQueue]
+        {
+            assert_eq!(
+                letters(OnFailure::Gap).after(&letter(1, 9, 1), code, 1_000_000),
+                Next::Again,
+                "{code:?}"
+            );
         }
     }
 }

@@ -58,8 +58,9 @@ pub(crate) fn topic(
 /// What the topic's configuration would do to letters.
 fn judge(topic: &TopicName, config: &TopicConfig, max_record_bytes: u64) -> Vec<Finding> {
     let mut findings = vec![found(Severity::Good, format!("dead letters: topic {topic} is there"))];
-    let mut say =
-        |severity, text: String| findings.push(found(severity, format!("dead letters: topic {topic}: {text}")));
+    let mut say = |severity, text: String| {
+        findings.push(found(severity, format!("dead letters: topic {topic}: {text}")))
+    };
     if config.cleanup_policy.as_deref().is_some_and(|policy| policy.contains("compact")) {
         say(
             Severity::Problem,
@@ -67,7 +68,10 @@ fn judge(topic: &TopicName, config: &TopicConfig, max_record_bytes: u64) -> Vec<
         );
     }
     if config.timestamp_type == Some(TimestampType::LogAppendTime) {
-        say(Severity::Good, "message.timestamp.type=LogAppendTime does no harm: the record's own time is in a header".into());
+        say(
+            Severity::Good,
+            "message.timestamp.type=LogAppendTime does no harm: the record's own time is in a header".into(),
+        );
     }
     if let Some(limit) = config.max_message_bytes.filter(|&limit| limit < max_record_bytes) {
         say(
@@ -97,7 +101,8 @@ pub(crate) fn directory(path: &Path, max_size: ByteSize, link: &LinkName, side: 
         return vec![found(Severity::Problem, text)];
     }
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
-    let text = format!("dead letters: {bytes} bytes in {} files in {shown}, of {max_size} at most", files.len());
+    let text =
+        format!("dead letters: {bytes} bytes in {} files in {shown}, of {max_size} at most", files.len());
     if bytes >= max_size.bytes() / 100 * NEARLY_FULL {
         return vec![found(Severity::Warning, format!("{text}; carry files away and remove them"))];
     }
@@ -135,13 +140,22 @@ mod tests {
         let link = "plant-a".parse().unwrap();
         let said = |max: ByteSize| texts(&directory(temporary.path(), max, &link, Side::Egress)).join("\n");
         assert!(said(ByteSize::mib(1)).starts_with("ok: dead letters: 0 bytes in 0 files"));
-        let head = |link: &str| format!("{{\"kind\":\"ddc-dead-letters\",\"format\":1,\"link\":\"{link}\",\"side\":\"egress\"}}\n");
+        let head = |link: &str| {
+            format!(
+                "{{\"kind\":\"ddc-dead-letters\",\"format\":1,\"link\":\"{link}\",\"side\":\"egress\"}}\n"
+            )
+        };
         let file = temporary.path().join("dead-letters-00000001.jsonl");
         std::fs::write(&file, head("plant-a")).unwrap();
         assert!(said(ByteSize::mib(1)).starts_with("ok: "));
-        assert!(said(ByteSize(50)).starts_with("warning: ") && said(ByteSize(50)).contains("carry files away"));
+        assert!(
+            said(ByteSize(50)).starts_with("warning: ") && said(ByteSize(50)).contains("carry files away")
+        );
         std::fs::write(&file, head("plant-b")).unwrap();
-        assert!(said(ByteSize::mib(1)).starts_with("problem: ") && said(ByteSize::mib(1)).contains("plant-b/egress"));
+        assert!(
+            said(ByteSize::mib(1)).starts_with("problem: ")
+                && said(ByteSize::mib(1)).contains("plant-b/egress")
+        );
         let missing = directory(&temporary.path().join("none"), ByteSize::mib(1), &link, Side::Egress);
         assert_eq!(missing[0].severity, Severity::Good);
     }

@@ -56,7 +56,9 @@ pub fn verdict(code: Code, alone: bool) -> Outcome {
         Kind::UnknownTopic => return Outcome::Topic,
         Kind::Fenced => return Outcome::Fenced,
         Kind::Fatal => return Outcome::Rebuild,
-        Kind::Temporary | Kind::Authentication | Kind::Authorization | Kind::OffsetGone => return Outcome::Again,
+        Kind::Temporary | Kind::Authentication | Kind::Authorization | Kind::OffsetGone => {
+            return Outcome::Again;
+        }
     };
     if alone { Outcome::Refused(reason) } else { Outcome::Alone }
 }

@@ -23,10 +23,7 @@ pub(super) fn look_at(what: &str, key: &str, directory: &Path) -> Vec<Finding> {
     let there = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let is_there = there == absolute;
     if !there.is_dir() {
-        let text = format!(
-            "{what} {shown}: {} is not a directory; choose another `{key}`",
-            there.display()
-        );
+        let text = format!("{what} {shown}: {} is not a directory; choose another `{key}`", there.display());
         return vec![problem(text)];
     }
     let own = if is_there { "can be written" } else { "will be made at the start" };

@@ -45,9 +45,16 @@ pub fn link_side(config: &Config) -> Vec<Finding> {
     findings.extend(ports::buffers(config));
     findings.extend(ports::admin(config));
     findings.extend(disk::look(&config.link().state_dir));
-    if let Some(DeadLetterPlace::Directory { path, max_size }) = config.dead_letters().map(|letters| &letters.place) {
+    if let Some(DeadLetterPlace::Directory { path, max_size }) =
+        config.dead_letters().map(|letters| &letters.place)
+    {
         findings.extend(disk::look_at("directory for dead letters", "directory", path));
-        findings.extend(dead_letters::preflight::directory(path, *max_size, &config.link().name, config.side()));
+        findings.extend(dead_letters::preflight::directory(
+            path,
+            *max_size,
+            &config.link().name,
+            config.side(),
+        ));
     }
     findings
 }

@@ -239,8 +239,11 @@ impl KafkaSource {
                 // Read again after a restart of the partition: it is in a block already.
                 Err(PackError::OffsetOrder { .. }) => {}
                 Err(error) => {
-                    let topic_id =
-                        self.reading.get(&slot).map(|reading| reading.start.partition.topic_id).unwrap_or_default();
+                    let topic_id = self
+                        .reading
+                        .get(&slot)
+                        .map(|reading| reading.start.partition.topic_id)
+                        .unwrap_or_default();
                     let refused = Refused { slot, topic_id, record, error: &error };
                     if self.letters.take(&refused, Instant::now()) == Taken::Later {
                         break;
@@ -314,7 +317,13 @@ fn packable(
     record: Record<'_>,
 ) -> Packable<'_, impl ExactSizeIterator<Item = RecordHeader<'_>> + Clone + use<'_>> {
     let headers = record.headers().map(|header| RecordHeader { name: header.name, value: header.value });
-    Packable { offset: record.offset(), timestamp: time_of(record), key: record.key(), value: record.value(), headers }
+    Packable {
+        offset: record.offset(),
+        timestamp: time_of(record),
+        key: record.key(),
+        value: record.value(),
+        headers,
+    }
 }
 
 /// The record's time, as the wire has it.

@@ -29,9 +29,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use super::kafka::time_of;
 use crate::config::{DeadLetters as Settings, IngressConfig, KafkaSource, OnFailure, Side};
 use crate::dead_letters::letter::Source;
-use crate::dead_letters::{
-    BACK_OFF, DeadLetters, Letter, Next, Refusal, failure_of, failure_of_store,
-};
+use crate::dead_letters::{BACK_OFF, DeadLetters, Letter, Next, Refusal, failure_of, failure_of_store};
 use crate::gaps::Timestamp;
 use crate::sink::kafka::{NotTaken, Producer};
 
@@ -254,8 +252,13 @@ impl Letters {
         self.metrics.dead_letters.inc(letter.reason);
         let source = &letter.source;
         tracing::warn!(
-            link = &*self.link, topic = source.topic, partition = source.partition, offset = source.offset,
-            reason = letter.reason.as_str(), error = letter.error, without_payload = letter.left_out.is_any(),
+            link = &*self.link,
+            topic = source.topic,
+            partition = source.partition,
+            offset = source.offset,
+            reason = letter.reason.as_str(),
+            error = letter.error,
+            without_payload = letter.left_out.is_any(),
             "a record was not sent and is kept as a dead letter"
         );
     }

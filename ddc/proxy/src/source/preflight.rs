@@ -87,7 +87,11 @@ struct Look<'a> {
 
 impl<'a> Look<'a> {
     /// Gets in. The error names the brokers, what they or librdkafka say, and what to do.
-    fn connect(config: &'a IngressConfig, settings: &'a KafkaSource, deadline: Instant) -> Result<Self, String> {
+    fn connect(
+        config: &'a IngressConfig,
+        settings: &'a KafkaSource,
+        deadline: Instant,
+    ) -> Result<Self, String> {
         let brokers = brokers(settings);
         let role = settings.role(config.pack.max_record_bytes);
         let native = settings.client.build(&role).map_err(|error| error.to_string())?;
@@ -126,7 +130,13 @@ impl<'a> Look<'a> {
         self.group(report);
         if let Some(topic) = self.config.dead_letters.as_ref().and_then(DeadLetters::topic) {
             let (name, largest) = (&self.config.link.name, self.config.pack.max_record_bytes);
-            report.findings.extend(dead_letters::preflight::topic(&source.client, name, topic, largest, LETTERS));
+            report.findings.extend(dead_letters::preflight::topic(
+                &source.client,
+                name,
+                topic,
+                largest,
+                LETTERS,
+            ));
         }
     }
 

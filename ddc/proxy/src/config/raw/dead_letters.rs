@@ -40,7 +40,7 @@ choices! {
     OnFailure {
         /// The record is stepped over and named, as without dead letters.
         Gap = "gap",
-        /// This side waits until it can be kept; nothing behind the record goes on meanwhile.
+        /// This side tries again until it can be kept. Nothing behind the record is committed meanwhile, and soon nothing more read.
         Wait = "wait",
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{RawAdmin, RawDeadLetters, RawKafkaClient, RawKafkaSink, RawLinkCommon, RawLog, RawTelemetry, RawUdpSink};
+use super::{
+    RawAdmin, RawDeadLetters, RawKafkaClient, RawKafkaSink, RawLinkCommon, RawLog, RawTelemetry, RawUdpSink,
+};
 use crate::config::units::{ByteSize, Span};
 use crate::config::values::{Address, Endpoint, TopicName};
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{RawAdmin, RawDeadLetters, RawKafkaSource, RawLinkCommon, RawLog, RawTelemetry, RawUdpSource, choices};
+use super::{
+    RawAdmin, RawDeadLetters, RawKafkaSource, RawLinkCommon, RawLog, RawTelemetry, RawUdpSource, choices,
+};
 use crate::config::units::{ByteSize, Rate, Span};
 use crate::config::values::{Address, Endpoint, FecCode};
 

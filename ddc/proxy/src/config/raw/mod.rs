@@ -15,7 +15,9 @@ mod udp;
 
 pub use dead_letters::OnFailure;
 pub use ingress::Compression;
-pub use kafka::{BadTimestamp, CommitOnStop, LateRecords, PartitionMode, SaslMechanism, SecurityProtocol, StartAt};
+pub use kafka::{
+    BadTimestamp, CommitOnStop, LateRecords, PartitionMode, SaslMechanism, SecurityProtocol, StartAt,
+};
 pub use telemetry::SyslogFacility;
 pub use udp::LateDatagrams;
 

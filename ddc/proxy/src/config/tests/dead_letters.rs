@@ -6,7 +6,8 @@ use super::*;
 fn it_is_off_by_default_and_names_one_place() {
     let fixture = Fixture::new();
     assert!(fixture.egress(EGRESS).dead_letters.is_none() && fixture.ingress(INGRESS).dead_letters.is_none());
-    let letters = |lines: &str| fixture.egress(&format!("{EGRESS}[dead_letters]\n{lines}\n")).dead_letters.unwrap();
+    let letters =
+        |lines: &str| fixture.egress(&format!("{EGRESS}[dead_letters]\n{lines}\n")).dead_letters.unwrap();
     let topic = letters("topic = \"dead\"\non_failure = \"wait\"");
     assert_eq!((topic.topic().unwrap().as_str(), topic.directory()), ("dead", None));
     assert_eq!(topic.on_failure, OnFailure::Wait);
@@ -34,7 +35,12 @@ fn what_is_wrong_in_it_is_named() {
         (EGRESS, "egress.toml", "", "neither `topic` nor `directory`"),
         (EGRESS, "egress.toml", "topic = \"t\"\ndirectory = \"d\"", "keep one of them"),
         (EGRESS, "egress.toml", "topic = \"a b\"", "is no topic"),
-        (EGRESS, "egress.toml", "topic = \"t\"\nmax_size = \"1GiB\"", "`max_size` in [dead_letters] bounds `directory`"),
+        (
+            EGRESS,
+            "egress.toml",
+            "topic = \"t\"\nmax_size = \"1GiB\"",
+            "`max_size` in [dead_letters] bounds `directory`",
+        ),
         (EGRESS, "egress.toml", "directory = \"d\"\nmax_size = \"1KiB\"", "less than 1MiB"),
         (EGRESS, "egress.toml", "directory = \"d\"\non_failure = \"drop\"", "`on_failure`"),
         (EGRESS, "egress.toml", "topics = \"t\"", "did you mean `topic`"),
