@@ -283,3 +283,57 @@ fn id(text: &str) -> Result<Id, String> {
         .and_then(|(file, line)| Some(Id { file: file.parse().ok()?, line: line.parse().ok()? }));
     parsed.ok_or_else(|| "a letter is named by file and line, as 1:2; see: ddc dead-letters list".to_owned())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that fails should panic")]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/dead-letters.md"));
+
+    #[test]
+    fn the_documented_commands_are_understood() {
+        let commands: Vec<_> = PAGE.lines().filter(|line| line.starts_with("ddc dead-letters ")).collect();
+        assert!(commands.len() >= 5, "{commands:?}");
+        for command in commands {
+            let words = command.split(['#', '>']).next().unwrap().split_whitespace();
+            if let Err(error) = crate::Arguments::try_parse_from(words) {
+                panic!("{command}: {error}");
+            }
+        }
+    }
+
+    /// Each reason and each header that there is stands on the page.
+    #[test]
+    fn the_page_names_every_reason_and_header() {
+        use ddc_proxy::dead_letters::letter;
+        for reason in DeadLetterReason::ALL {
+            assert!(PAGE.contains(&format!("\n| `{}` |", reason.as_str())), "{}", reason.as_str());
+        }
+        for header in [
+            letter::ERROR,
+            letter::ERROR_TEXT,
+            letter::REFUSED_AT,
+            letter::REFUSED_BY,
+            letter::DESTINATION_TOPIC,
+            letter::SOURCE_TOPIC_ID,
+            letter::SOURCE_TIMESTAMP,
+            letter::SOURCE_TIMESTAMP_TYPE,
+            letter::KEY_LEFT_OUT,
+            letter::VALUE_LEFT_OUT,
+            letter::HEADERS_LEFT_OUT,
+        ] {
+            assert!(PAGE.contains(&format!("`{header}`")), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_letter_is_named_by_file_and_line() {
+        assert_eq!(id("3:17"), Ok(Id { file: 3, line: 17 }));
+        for wrong in ["", "3", "3:", ":3", "3:x", "-1:2", "3:2:1", "4294967296:1"] {
+            assert!(id(wrong).is_err(), "{wrong}");
+        }
+    }
+}

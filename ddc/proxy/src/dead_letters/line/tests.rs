@@ -95,8 +95,8 @@ proptest! {
     #[test]
     fn bytes_are_no_letter(bytes in vec(any::<u8>(), 0..300)) {
         prop_assert!(parse(&bytes).is_err());
-        let text = String::from_utf8_lossy(&bytes);
-        prop_assert!(parse(&forged(&format!("{text}}}"))).is_err());
+        let text = forged(&(String::from_utf8_lossy(&bytes).into_owned() + "}"));
+        prop_assert!(parse(&text).is_err());
     }
 }
 
