@@ -3,6 +3,7 @@
 pub mod admin;
 mod certificates;
 pub mod config;
+pub mod dead_letters;
 pub mod egress;
 pub mod gaps;
 pub mod host;

@@ -16,8 +16,9 @@ use crate::cells::{
 };
 use crate::process::{BuildInfo, CpuSeconds, ResidentMemory};
 use crate::reasons::{
-    Certificate, DropReason, KafkaErrorReason, MissingReason, SendErrorReason, SkipReason, SourceDropReason,
-    SourceState, SpoolDrop, SpoolOperation, SpoolRefusal, Thread,
+    Certificate, DeadLetterFailure, DeadLetterReason, DropReason, KafkaErrorReason, MissingReason,
+    SendErrorReason, SkipReason, SourceDropReason, SourceState, SpoolDrop, SpoolOperation, SpoolRefusal,
+    Thread,
 };
 
 /// What a number counts or measures.
@@ -252,6 +253,12 @@ metrics! {
         queue_bytes: Gauge, unit = Bytes;
         /// Records read and never sent, by reason: the destination lacks them.
         records_skipped: Counters<SkipReason>, unit = Records;
+        /// Records that the ingress could not send and kept as dead letters, by reason.
+        dead_letters: Counters<DeadLetterReason>, unit = Records;
+        /// Times a dead letter could not be kept, by reason; what then happens says `[dead_letters] on_failure`.
+        dead_letter_errors: Counters<DeadLetterFailure>, unit = Events;
+        /// Bytes of the dead letters in `[dead_letters] directory`; absent without one.
+        dead_letter_bytes: Reading, unit = Bytes;
         /// Start of the session the ingress sends in, by its own clock.
         session_start_timestamp_seconds: Reading, unit = Timestamp;
         /// The key id the ingress seals with.
@@ -330,6 +337,14 @@ metrics! {
         records_late: Counter, unit = Records;
         /// Records that were sent and will not be delivered, by reason; the log names topic, partition and offsets.
         records_missing: Counters<MissingReason>, unit = Records;
+        /// Records that the destination refuses and that were kept as dead letters, by reason.
+        dead_letters: Counters<DeadLetterReason>, unit = Records;
+        /// Times a dead letter could not be kept, by reason; what then happens says `[dead_letters] on_failure`.
+        dead_letter_errors: Counters<DeadLetterFailure>, unit = Events;
+        /// Bytes of the dead letters in `[dead_letters] directory`; absent without one.
+        dead_letter_bytes: Reading, unit = Bytes;
+        /// Records written with the time of their writing, because the destination refuses their own (`bad_timestamp = "clamp"`).
+        timestamps_clamped: Counter, unit = Records;
         /// Gaps of which something is still missing and is taken when it comes; `ddc gaps list` names them.
         gaps_open: Gauge, unit = Events;
         /// Records about gaps that the topic of `[missing_records]` has acknowledged.

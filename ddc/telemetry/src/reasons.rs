@@ -234,6 +234,51 @@ labels! {
 }
 
 labels! {
+    /// Why a record became a dead letter.
+    pub enum DeadLetterReason as "reason" {
+        /// Larger than `[link.pack] max_record_bytes` (ingress), or than the destination allows (egress).
+        TooLarge = "too_large",
+        /// The wire format cannot hold it: too many headers, or a name that is too long.
+        NotEncodable = "not_encodable",
+        /// The destination refuses its timestamp.
+        InvalidTimestamp = "invalid_timestamp",
+        /// The destination refuses the record; a compacted topic refuses one without a key.
+        InvalidRecord = "invalid_record",
+        /// A policy of the destination's cluster refuses it.
+        Policy = "policy",
+        /// The topic map makes a name of its topic that no topic can have.
+        TopicName = "topic_name",
+        /// The destination topic has too few partitions, and may not be given more.
+        Partitions = "partitions",
+        /// Any other reason; the letter has it.
+        Other = "other",
+    }
+    occurs_on |reason, side| match reason {
+        DeadLetterReason::TooLarge | DeadLetterReason::Other => true,
+        DeadLetterReason::NotEncodable => side == Side::Ingress,
+        _ => side == Side::Egress,
+    };
+}
+
+labels! {
+    /// Why a dead letter could not be kept.
+    pub enum DeadLetterFailure as "reason" {
+        /// The directory has reached `[dead_letters] max_size`.
+        Full = "full",
+        /// The directory's file system refuses: full, read-only, an error of the disk.
+        Disk = "disk",
+        /// The topic does not exist.
+        UnknownTopic = "unknown_topic",
+        /// The user may not write the topic.
+        Authorization = "authorization",
+        /// The topic refuses the letter for ever, even without its payload.
+        Refused = "refused",
+        /// Any other error; the log has it.
+        Other = "other",
+    }
+}
+
+labels! {
     /// A thread of the data path of one link.
     pub enum Thread as "thread" {
         /// Ingress: reads the source and packs.
@@ -320,6 +365,8 @@ mod tests {
         well_formed::<SpoolRefusal>();
         well_formed::<SpoolDrop>();
         well_formed::<SpoolOperation>();
+        well_formed::<DeadLetterReason>();
+        well_formed::<DeadLetterFailure>();
         well_formed::<Thread>();
         well_formed::<Certificate>();
         well_formed::<SourceState>();

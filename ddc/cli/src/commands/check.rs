@@ -5,8 +5,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use ddc_proxy::config::{
-    self, ByteSize, Config, EgressConfig, IngressConfig, KafkaSink, KafkaSource, LinkKey, Loaded,
-    MissingRecords, Seal, Sink, Source, SpoolConfig, Stream, TopicPattern, check_together, unused_together,
+    self, ByteSize, Config, DeadLetterPlace, EgressConfig, IngressConfig, KafkaSink, KafkaSource, LinkKey,
+    Loaded, MissingRecords, Seal, Sink, Source, SpoolConfig, Stream, TopicPattern, check_together,
+    unused_together,
 };
 
 use ddc_proxy::host::file_system;
@@ -94,6 +95,18 @@ fn page(loaded: &Loaded<Config>) -> String {
     page.row("state", link.state_dir.display());
     if let Config::Egress(EgressConfig { spool: Some(config), .. }) = &loaded.config {
         page.row("spool", spool(config));
+    }
+    if let Some(letters) = loaded.config.dead_letters() {
+        let place = match &letters.place {
+            DeadLetterPlace::Topic(topic) => format!("topic {topic} of the same cluster"),
+            DeadLetterPlace::Directory { path, max_size } => {
+                format!("{}, at most {max_size}", path.display())
+            }
+        };
+        page.row(
+            "refused",
+            format!("records are kept in {place}; if they cannot be: {}", letters.on_failure),
+        );
     }
     let admin = loaded.config.admin();
     let listen = admin.listen.map(|address| format!("TCP {address}"));

@@ -7,6 +7,7 @@ use crate::exit::{Exit, Failure};
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod dead_letters;
 pub(crate) mod gaps;
 pub(crate) mod keygen;
 mod preflight;

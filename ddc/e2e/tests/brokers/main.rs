@@ -9,10 +9,12 @@ use std::time::Duration;
 use ddc_e2e::broker::Pair;
 use ddc_e2e::cluster::Cluster;
 
+mod dead_letters;
 mod fields;
 mod gaps;
 mod gone;
 mod group;
+mod refusals;
 mod replay;
 mod restarts;
 mod security;

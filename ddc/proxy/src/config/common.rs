@@ -54,7 +54,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The same for a path that is not read here; `header` and `key` name it when it leads nowhere.
-    fn place(&mut self, header: &'static str, key: &'static str, path: &FilePath) -> PathBuf {
+    pub(crate) fn place(&mut self, header: &'static str, key: &'static str, path: &FilePath) -> PathBuf {
         let located = self.locate(path).map_err(|why| format!("`{key}` in [{header}]: {why}"));
         self.take(&[header, key], located).map_or_else(PathBuf::new, |located| located.path)
     }
@@ -169,7 +169,7 @@ pub(crate) const BASE_MEMORY: ByteSize = ByteSize::mib(32);
 pub(crate) const RECORDS_IN_FLIGHT: u64 = 3;
 
 /// The largest `max_record_bytes`: what the wire format's batches hold.
-const LARGEST_RECORD: ByteSize = ByteSize::mib(256);
+pub(crate) const LARGEST_RECORD: ByteSize = ByteSize::mib(256);
 
 pub(crate) fn link(
     raw: &RawLinkCommon,

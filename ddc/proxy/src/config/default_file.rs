@@ -70,7 +70,7 @@ fn tables(out: &mut String, table: &Map<String, Value>, path: &[&str], outer_off
 
 /// A table that is not there by default and changes what the program does when it is.
 fn is_optional(key: &Key<'_>) -> bool {
-    matches!(key.name, "sasl" | "tls" | "udp" | "missing_records")
+    matches!(key.name, "sasl" | "tls" | "udp" | "missing_records" | "dead_letters")
 }
 
 fn keys(out: &mut String, table: &Map<String, Value>, off: &str, side: Side) {

@@ -13,10 +13,11 @@ use super::common::{
     Admin, BASE_MEMORY, Checker, LinkKey, LinkSettings, Log, MemoryItem, RECORDS_IN_FLIGHT, Seal, admin,
     keys, link, record_size,
 };
+use super::dead_letters::{DeadLetters, dead_letters};
 use super::kafka::client;
 use super::raw::{
-    DeliveryMode, LateRecords, LostProgress, PartitionMode, RawEgress, RawKafkaSink, RawMissingRecords,
-    RawRenameRegex,
+    BadTimestamp, DeliveryMode, LateRecords, LostProgress, PartitionMode, RawEgress, RawKafkaSink,
+    RawMissingRecords, RawRenameRegex,
 };
 use super::spool::{SpoolConfig, spool};
 use super::telemetry::{Telemetry, telemetry};
@@ -45,6 +46,8 @@ pub struct EgressConfig {
     pub sink: Sink,
     /// The topic that gets what becomes of gaps.
     pub missing_records: Option<MissingRecords>,
+    /// Where refused records are kept.
+    pub dead_letters: Option<DeadLetters>,
     /// The admin listener.
     pub admin: Admin,
     /// The log.
@@ -94,6 +97,8 @@ pub struct KafkaSink {
     pub provenance: bool,
     /// What happens to records that arrive after their gap was reported.
     pub late: LateRecords,
+    /// What happens to records whose timestamp the destination refuses.
+    pub bad_timestamp: BadTimestamp,
     /// How long a stop waits for the destination.
     pub drain_timeout: Duration,
     /// How often a record may be at the destination.
@@ -205,6 +210,7 @@ impl EgressConfig {
         if self.missing_records.is_some() {
             items.push(MemoryItem { purpose: "with Kafka for [missing_records]", size: EVENT_QUEUE });
         }
+        items.extend(self.dead_letters.as_ref().map(DeadLetters::memory));
         items.push(MemoryItem { purpose: "3 × the largest record", size: records });
         items
     }
@@ -216,6 +222,7 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
         sink,
         spool: raw_spool,
         missing_records,
+        dead_letters: raw_letters,
         admin: raw_admin,
         log,
         telemetry: raw_telemetry,
@@ -285,6 +292,22 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
         topic,
     });
 
+    let kafka = match &sink {
+        Some(Sink::Kafka(sink)) => Some(&**sink),
+        _ => None,
+    };
+    // Without a sink that is sound, what is wrong with it is said; a client is needed to say more.
+    let dead_letters = raw_letters
+        .filter(|_| sink.is_some())
+        .and_then(|raw| dead_letters(raw, kafka.map(|sink| &sink.client), checker));
+    if let Some(topic) = dead_letters.as_ref().and_then(DeadLetters::topic)
+        && kafka.is_some_and(|sink| sink.rename.values().any(|to| to == topic))
+    {
+        let message = format!(
+            "`topic` in [dead_letters]: [sink.kafka.rename] writes records to {topic} too; choose another topic"
+        );
+        checker.problem(&["dead_letters", "topic"], message);
+    }
     Some(Box::new(EgressConfig {
         link: settings,
         listen,
@@ -299,6 +322,7 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
         spool,
         sink: sink?,
         missing_records,
+        dead_letters,
         admin,
         log: log.into(),
         telemetry,
@@ -364,6 +388,7 @@ fn kafka_sink(
         replication_factor,
         provenance: raw.provenance,
         late: raw.late,
+        bad_timestamp: raw.bad_timestamp,
         drain_timeout: raw.drain_timeout.0,
         delivery: raw.delivery,
         transaction_interval: raw.transaction_interval.0,

@@ -11,6 +11,7 @@ use super::common::{
     Admin, BASE_MEMORY, Checker, LinkKey, LinkSettings, Log, MemoryItem, RECORDS_IN_FLIGHT, Seal, admin,
     keys, link, record_size,
 };
+use super::dead_letters::{DeadLetters, dead_letters};
 use super::kafka::client;
 use super::raw::{
     CommitOnStop, Compression, RawIngress, RawIngressLink, RawKafkaSource, StartAt, default_rate,
@@ -18,7 +19,7 @@ use super::raw::{
 use super::telemetry::{Telemetry, telemetry};
 use super::udp::{UdpSource, udp_source};
 use super::units::{BitRate, ByteSize, Rate, Span};
-use super::values::{FecCode, LinkName, TopicPattern};
+use super::values::{FecCode, LinkName, TopicName, TopicPattern};
 
 /// The source side of one link.
 #[derive(Debug, Clone)]
@@ -43,6 +44,8 @@ pub struct IngressConfig {
     pub pack: Pack,
     /// Where records come from.
     pub source: Source,
+    /// Where refused records are kept.
+    pub dead_letters: Option<DeadLetters>,
     /// The admin listener.
     pub admin: Admin,
     /// The log.
@@ -135,7 +138,7 @@ impl IngressConfig {
             MemoryItem { purpose: "blocks being sent (FEC, interleave)", size: self.blocks_in_flight() },
             MemoryItem { purpose: "3 × the largest record", size: records },
         ];
-        items.into_iter().chain(replay).collect()
+        items.into_iter().chain(replay).chain(self.dead_letters.as_ref().map(DeadLetters::memory)).collect()
     }
 
     /// The largest record that is packed.
@@ -154,6 +157,14 @@ impl IngressConfig {
         }
     }
 
+    /// Every Kafka client of this link: the table that it is written in, its settings, what it is for.
+    pub fn clients(&self) -> Vec<(&'static str, &ClientSettings, Role)> {
+        let source = self.kafka().map(|(client, role)| ("source.kafka", client, role));
+        let letters = self.dead_letters.as_ref().and_then(DeadLetters::topic).zip(self.kafka());
+        let letters = letters.map(|(_, (client, _))| ("dead_letters", client, DeadLetters::role()));
+        source.into_iter().chain(letters).collect()
+    }
+
     /// What 2·D blocks take: the symbols that may be on their way at once, at both ends of the link.
     fn blocks_in_flight(&self) -> ByteSize {
         let symbols = u64::from(self.fec.code.source) + u64::from(self.fec.code.repair);
@@ -164,7 +175,14 @@ impl IngressConfig {
 }
 
 pub(crate) fn validate(raw: RawIngress, checker: &mut Checker<'_>) -> Option<Box<IngressConfig>> {
-    let RawIngress { link: raw_link, source, admin: raw_admin, log, telemetry: raw_telemetry } = raw;
+    let RawIngress {
+        link: raw_link,
+        source,
+        dead_letters: raw_letters,
+        admin: raw_admin,
+        log,
+        telemetry: raw_telemetry,
+    } = raw;
     let target = raw_link.target.0;
     let settings = link(&raw_link.common, checker, target.ip(), "target");
     let source_address = raw_link.source_address.map(|address| address.0);
@@ -207,6 +225,16 @@ pub(crate) fn validate(raw: RawIngress, checker: &mut Checker<'_>) -> Option<Box
         _ => None,
     };
 
+    let kafka = match &source {
+        Some(Source::Kafka(source)) => Some(&**source),
+        _ => None,
+    };
+    let dead_letters = raw_letters
+        .filter(|_| source.is_some())
+        .and_then(|raw| dead_letters(raw, kafka.map(|source| &source.client), checker));
+    if let (Some(topic), Some(kafka)) = (dead_letters.as_ref().and_then(DeadLetters::topic), kafka) {
+        no_circle(topic, &kafka.topics, checker);
+    }
     let config = IngressConfig {
         link: settings,
         target,
@@ -223,6 +251,7 @@ pub(crate) fn validate(raw: RawIngress, checker: &mut Checker<'_>) -> Option<Box
             max_record_bytes: pack.max_record_bytes,
         },
         source: source?,
+        dead_letters,
         admin,
         log: log.into(),
         telemetry,
@@ -241,6 +270,21 @@ pub(crate) fn validate(raw: RawIngress, checker: &mut Checker<'_>) -> Option<Box
         checker.notice(&["link", "fec", "code"], "no repair symbols: every lost datagram is a lost block");
     }
     Some(Box::new(config))
+}
+
+/// A letter must not be read as a record: it would be refused again, and become a letter again, for ever.
+fn no_circle(topic: &TopicName, topics: &[TopicPattern], checker: &mut Checker<'_>) {
+    let reads = |pattern: &TopicPattern| {
+        let matches =
+            || regex::Regex::new(pattern.as_str()).is_ok_and(|regex| regex.is_match(topic.as_str()));
+        if pattern.is_pattern() { matches() } else { pattern.as_str() == topic.as_str() }
+    };
+    if let Some(pattern) = topics.iter().find(|pattern| reads(pattern)) {
+        let message = format!(
+            "`topic` in [dead_letters]: {topic} is read by {pattern} of `topics` in [source.kafka], so that letters would become letters again; choose a name that it does not match"
+        );
+        checker.problem(&["dead_letters", "topic"], message);
+    }
 }
 
 /// A datagram that waits long is carried all the same; whoever reads measurements or messages should know.

@@ -11,6 +11,7 @@
 //! What it returns has no illegal states left: the rest of the program checks nothing again.
 
 mod common;
+mod dead_letters;
 mod default_file;
 mod document;
 mod egress;
@@ -37,15 +38,16 @@ use ddc_kafka::settings::{ClientSettings, Role};
 use ddc_wire::LinkId;
 
 pub use common::{Admin, LinkKey, LinkSettings, Log, MemoryItem, Mtu, Seal};
+pub use dead_letters::{DeadLetterPlace, DeadLetters};
 pub use default_file::default_file;
 pub use document::configuration_page;
 pub use egress::{EgressConfig, KafkaSink, MissingRecords, Receive, RenameRegex, Sink};
 pub use ingress::{Fec, IngressConfig, KafkaSource, Pack, Source};
 pub use problem::{ConfigError, Remark};
 pub use raw::{
-    CommitOnStop, Compression, DeliveryMode, FsyncWhen, LateDatagrams, LateRecords, LogFormat, LogLevel,
-    LostProgress, PartitionMode, SaslMechanism, SealMode, SecurityProtocol, StartAt, SyslogFacility,
-    WhenSpoolFull,
+    BadTimestamp, CommitOnStop, Compression, DeliveryMode, FsyncWhen, LateDatagrams, LateRecords, LogFormat,
+    LogLevel, LostProgress, OnFailure, PartitionMode, SaslMechanism, SealMode, SecurityProtocol, StartAt,
+    SyslogFacility, WhenSpoolFull,
 };
 pub use schema::schema;
 pub use secrets::{Secret, SecretKey};
@@ -158,6 +160,8 @@ pub struct Place {
     pub state_dir: PathBuf,
     /// Whether the link is sealed; what is not sealed writes down nothing of what it received.
     pub sealed: bool,
+    /// `[dead_letters] directory`; it need not be there.
+    pub dead_letters: Option<PathBuf>,
 }
 
 /// Only the [`Place`] that a file speaks of; the rest of the file has been checked at the start.
@@ -172,12 +176,22 @@ pub fn load_place(file: &Path) -> Result<Place, ConfigError> {
     let raw::RawPlaceLink { name, id, state_dir, seal } = raw.link;
     let mut checker = common::Checker::new(file, &document, &process_environment);
     let state_dir = common::state_dir(&name, state_dir.as_ref(), &mut checker);
+    let directory = raw.dead_letters.and_then(|letters| letters.directory);
+    let dead_letters = directory.map(|directory| checker.place("dead_letters", "directory", &directory));
     let (problems, _) = checker.finish();
     if !problems.is_empty() {
         return Err(failed(problems));
     }
     let sealed = seal != SealMode::None;
-    Ok(Place { side, link: name, link_id: LinkId(id), site: raw.telemetry.site, state_dir, sealed })
+    Ok(Place {
+        side,
+        link: name,
+        link_id: LinkId(id),
+        site: raw.telemetry.site,
+        state_dir,
+        sealed,
+        dead_letters,
+    })
 }
 
 fn process_environment(name: &str) -> Option<String> {
@@ -351,10 +365,16 @@ impl Config {
     /// Every Kafka client of the link: the table that it is written in, its settings, what it is for.
     pub fn clients(&self) -> Vec<(&'static str, &ClientSettings, Role)> {
         match self {
-            Self::Ingress(config) => {
-                config.kafka().map(|(client, role)| ("source.kafka", client, role)).into_iter().collect()
-            }
+            Self::Ingress(config) => config.clients(),
             Self::Egress(config) => config.clients(),
+        }
+    }
+
+    /// Where this side keeps its dead letters.
+    pub fn dead_letters(&self) -> Option<&DeadLetters> {
+        match self {
+            Self::Ingress(config) => config.dead_letters.as_ref(),
+            Self::Egress(config) => config.dead_letters.as_ref(),
         }
     }
 

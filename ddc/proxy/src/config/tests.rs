@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
+mod dead_letters;
 mod missing_records;
 mod mounted;
 mod spool;

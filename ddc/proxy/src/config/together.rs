@@ -78,6 +78,14 @@ fn clashes_of(a: &Config, b: &Config) -> Vec<String> {
     {
         found.push(format!("[spool] directory = \"{}\"", y.display()));
     }
+    let letters = |config: &Config| {
+        config.dead_letters().and_then(|letters| letters.directory()).map(std::path::Path::to_owned)
+    };
+    if let (Some(x), Some(y)) = (letters(a), letters(b))
+        && same_place(&x, &y)
+    {
+        found.push(format!("[dead_letters] directory = \"{}\"", y.display()));
+    }
     if a.side() == b.side() && a.link().name == b.link().name {
         found.push(format!("[link] name = \"{}\"", b.link().name));
     }

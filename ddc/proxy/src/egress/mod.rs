@@ -61,6 +61,7 @@ use ddc_udp::clock::wall_clock_micros;
 use ddc_udp::{ReceiverOptions, ReceiverSocket};
 
 use crate::config::{EgressConfig, LateDatagrams, LateRecords, LinkKey as ConfiguredKey, Seal, Side, Sink};
+use crate::dead_letters::DeadLetters;
 use crate::gaps::Timestamp;
 use crate::gaps::journal::Journal;
 use crate::maintenance::Maintenance;
@@ -164,6 +165,7 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
                 admin: admin.with_context(|| format!("link {link}: [sink.kafka]"))?,
                 reporter: reporter.clone(),
                 books,
+                dead_letters: dead_letters(&config)?,
 
                 shared: Arc::clone(&shared),
                 control: Arc::clone(&control),
@@ -406,6 +408,14 @@ fn unsealed_keyring() -> Keyring {
     let mut keyring = Keyring::default();
     keyring.insert(ddc_wire::KeyId(0), LinkKey::new([0; 32]));
     keyring
+}
+
+/// Opens the place of dead letters, if there is one.
+fn dead_letters(config: &EgressConfig) -> anyhow::Result<Option<DeadLetters>> {
+    let name = &config.link.name;
+    let open = |settings| DeadLetters::open(settings, name, Side::Egress);
+    let opened = config.dead_letters.as_ref().map(open).transpose();
+    opened.with_context(|| format!("link {}: [dead_letters]", name.as_str()))
 }
 
 /// Whether records that fill a reported gap are still taken. A datagram has no room for a mark.

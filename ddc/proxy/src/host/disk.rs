@@ -33,24 +33,26 @@ pub fn file_system(directory: &Path) -> std::io::Result<FileSystem> {
 }
 
 pub(super) fn look(directory: &Path) -> Vec<Finding> {
+    look_at("state directory", "state_dir", directory)
+}
+
+/// The same of another directory, called `what` and configured by `key`.
+pub(super) fn look_at(what: &str, key: &str, directory: &Path) -> Vec<Finding> {
     let shown = directory.display();
     let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.into());
     // What is not there yet is made at the start, below the nearest directory that is.
     let there = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let is_there = there == absolute;
     if !there.is_dir() {
-        let text = format!(
-            "state directory {shown}: {} is not a directory; choose another `state_dir`",
-            there.display()
-        );
+        let text = format!("{what} {shown}: {} is not a directory; choose another `{key}`", there.display());
         return vec![problem(text)];
     }
     let own = if is_there { "can be written" } else { "will be made at the start" };
     let writable = match may_write(there) {
-        Ok(()) => good(format!("state directory {shown} {own}")),
-        Err(why) => problem(format!("state directory {shown}: {why}")),
+        Ok(()) => good(format!("{what} {shown} {own}")),
+        Err(why) => problem(format!("{what} {shown}: {why}")),
     };
-    vec![writable, space(directory, there)]
+    vec![writable, space(key, directory, there)]
 }
 
 /// Whether this process could make a file there; if not, why, and what to do.
@@ -100,7 +102,7 @@ pub(super) fn spool(config: &SpoolConfig) -> Vec<Finding> {
     }]
 }
 
-fn space(directory: &Path, there: &Path) -> Finding {
+fn space(key: &str, directory: &Path, there: &Path) -> Finding {
     let shown = directory.display();
     let system = match statvfs(there) {
         Ok(system) => system,
@@ -111,7 +113,7 @@ fn space(directory: &Path, there: &Path) -> Finding {
         problem(format!("the file system of {shown} is read-only; mount a writable one there"))
     } else if free < LEAST_FREE {
         problem(format!(
-            "{free} bytes are free on the file system of {shown}, {LEAST_FREE} are needed; make room, or choose another `state_dir`"
+            "{free} bytes are free on the file system of {shown}, {LEAST_FREE} are needed; make room, or choose another `{key}`"
         ))
     } else if system.f_files > 0 && system.f_favail == 0 {
         problem(format!(

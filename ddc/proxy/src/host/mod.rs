@@ -20,7 +20,8 @@ use std::time::Duration;
 
 pub use disk::{FileSystem, LEAST_FREE, file_system};
 
-use crate::config::Config;
+use crate::config::{Config, DeadLetterPlace};
+use crate::dead_letters;
 use crate::sink::preflight::{Finding, Severity};
 
 /// What is right or wrong for every link: the machine and its clock.
@@ -46,6 +47,17 @@ pub fn link_side(config: &Config) -> Vec<Finding> {
     findings.extend(disk::look(&config.link().state_dir));
     if let Config::Egress(config) = config {
         findings.extend(config.spool.as_ref().map(disk::spool).unwrap_or_default());
+    }
+    if let Some(DeadLetterPlace::Directory { path, max_size }) =
+        config.dead_letters().map(|letters| &letters.place)
+    {
+        findings.extend(disk::look_at("directory for dead letters", "directory", path));
+        findings.extend(dead_letters::preflight::directory(
+            path,
+            *max_size,
+            &config.link().name,
+            config.side(),
+        ));
     }
     findings
 }

@@ -40,9 +40,18 @@ impl HeaderWriter {
     }
 
     /// The headers of `record`, read from `partition` of `topic`.
-    pub fn write(&mut self, record: &Record<'_>, topic: &str, partition: i32, late: bool) -> Written {
+    /// `last` comes behind all others.
+    pub fn write(
+        &mut self,
+        record: &Record<'_>,
+        topic: &str,
+        partition: i32,
+        late: bool,
+        last: Option<(&str, &str)>,
+    ) -> Written {
         let own = record.headers.clone();
-        let count = own.len() + if self.provenance { 3 } else { 0 } + usize::from(late);
+        let count =
+            own.len() + if self.provenance { 3 } else { 0 } + usize::from(late) + usize::from(last.is_some());
         if count == 0 {
             return Written { headers: None, changed_names: 0 };
         }
@@ -61,6 +70,9 @@ impl HeaderWriter {
             headers = headers.insert(Header { key: SOURCE_PARTITION, value: Some(partition) });
             let offset = self.number(record.offset);
             headers = headers.insert(Header { key: SOURCE_OFFSET, value: Some(offset) });
+        }
+        if let Some((key, value)) = last {
+            headers = headers.insert(Header { key, value: Some(value) });
         }
         Written { headers: Some(headers), changed_names }
     }

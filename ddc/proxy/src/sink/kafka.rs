@@ -22,6 +22,9 @@ use rdkafka::producer::{
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::headers::HeaderWriter;
+use crate::dead_letters::Clamped;
+use crate::dead_letters::Letter;
+use crate::dead_letters::letter::SOURCE_TIMESTAMP;
 
 /// What became of a record: its number, and why it came back if it did.
 pub type Answer = (usize, Result<(), Code>);
@@ -42,6 +45,8 @@ pub struct Route<'a> {
     pub source_partition: i32,
     /// Whether the record is marked as late.
     pub late: bool,
+    /// Written instead of the record's own timestamp.
+    pub clamped: Option<&'a Clamped>,
 }
 
 /// Why a record was not taken.
@@ -72,13 +77,16 @@ impl Producer {
     /// Hands a record over under a number that its answer will carry. Returns how many of its header names had
     /// to be changed. Without waiting; what was taken is copied.
     pub fn send(&mut self, record: &Record<'_>, route: Route<'_>, number: usize) -> Result<u32, NotTaken> {
-        let written = self.headers.write(record, route.source_topic, route.source_partition, route.late);
+        let original = route.clamped.map(|clamped| (SOURCE_TIMESTAMP, clamped.original.as_str()));
+        let written =
+            self.headers.write(record, route.source_topic, route.source_partition, route.late, original);
         let mut message: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(route.topic, number);
         message.partition = route.partition;
         message.key = record.key;
         message.payload = record.value;
         message.headers = written.headers;
-        message.timestamp = Some(match record.timestamp.map(Timestamp::millis) {
+        let millis = route.clamped.map(|clamped| clamped.millis);
+        message.timestamp = Some(match millis.or_else(|| record.timestamp.map(Timestamp::millis)) {
             None => -1,
             Some(0) => 1,
             Some(millis) => millis,
@@ -91,6 +99,16 @@ impl Producer {
         let mut message: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, number);
         message.key = Some(key.as_bytes());
         message.payload = Some(value);
+        hand_over(&self.client, message)
+    }
+
+    /// Hands over a dead letter: by its key, with its headers, at the time of the refusal.
+    pub fn send_letter(&self, topic: &str, letter: &Letter, number: usize) -> Result<(), NotTaken> {
+        let mut message: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, number);
+        message.key = letter.key.as_deref();
+        message.payload = letter.value.as_deref();
+        message.headers = Some(letter.headers());
+        message.timestamp = Some(letter.millis().max(1));
         hand_over(&self.client, message)
     }
 

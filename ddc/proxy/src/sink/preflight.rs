@@ -17,7 +17,8 @@ use ddc_kafka::settings::{ClientSettings, Role};
 
 use super::kafka::Producer;
 use super::progress_topic::PROGRESS_TOPIC;
-use crate::config::{DeliveryMode, EgressConfig, KafkaSink, MissingRecords, Sink};
+use crate::config::{DeadLetters, DeliveryMode, EgressConfig, KafkaSink, MissingRecords, Sink};
+use crate::dead_letters;
 use progress::{ProgressUse, look_at_progress};
 
 /// How long the cluster has to answer everything that is asked, TLS and SASL included.
@@ -26,6 +27,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MAX_TOPICS: usize = 500;
 /// What is left for the topics' configuration when getting in took nearly all the time.
 const LEAST: Duration = Duration::from_secs(1);
+/// How long each of two questions about the topic for dead letters may take.
+pub(crate) const LETTERS: Duration = Duration::from_secs(2);
 /// Retention below this deletes records of a week-old backlog as soon as they are written.
 const ENOUGH_RETENTION: Duration = Duration::from_hours(7 * 24);
 
@@ -130,6 +133,10 @@ fn look(config: &EgressConfig, sink: &KafkaSink, topics: &[String], patience: Du
     };
     let producer = sink.producer(config.receive.max_record_bytes);
     findings.extend(look_at_progress(&sink.client, &producer, &wanted, deadline));
+    if let Some(topic) = config.dead_letters.as_ref().and_then(DeadLetters::topic) {
+        let (name, largest) = (&config.link.name, config.receive.max_record_bytes);
+        findings.extend(dead_letters::preflight::topic(&sink.client, name, topic, largest, LETTERS));
+    }
     findings
 }
 

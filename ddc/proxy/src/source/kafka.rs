@@ -33,10 +33,10 @@ use ddc_telemetry::catalogue::IngressMetrics;
 use ddc_telemetry::exposition::LinkMetrics;
 use ddc_telemetry::log::RateLimit;
 use ddc_telemetry::notify::Tick;
-use ddc_telemetry::reasons::SkipReason;
 use ddc_wire::{RecordHeader, SourceState, Timestamp};
 
 use super::commit::CommitLog;
+use super::letters::{Letters, Refused, Taken};
 use super::outlet::{Outlet, ROOM_WAIT, Record as Packable};
 use super::start::Start;
 use super::starting::Starting;
@@ -77,6 +77,7 @@ pub struct KafkaSource {
     member: GroupMember,
     reporter: Reporter,
     outlet: Outlet,
+    letters: Letters,
     reading: HashMap<Slot, Reading>,
     slots: HashMap<(Arc<str>, i32), Slot>,
     /// Assigned partitions that the packer cannot carry, and why. They are not read.
@@ -140,8 +141,10 @@ impl KafkaSource {
         if let Some(replay) = replay {
             outlet.set_replay(replay);
         }
+        let letters = Letters::open(&config, &settings, Arc::clone(&metrics))?;
         Ok(Self {
             outlet,
+            letters,
             starting,
             topics: TopicWatch::new(member.consumer(), settings.topic_epoch, named, Arc::clone(&link)),
             settings,
@@ -166,7 +169,7 @@ impl KafkaSource {
         while !self.shared.stop.load(Ordering::Relaxed) {
             tick.mark();
             self.turn(Instant::now());
-            if self.outlet.is_full() {
+            if self.outlet.is_full() || self.letters.is_stuck(Instant::now()) {
                 std::thread::sleep(ROOM_WAIT);
             } else {
                 self.read(self.wait(Instant::now()));
@@ -184,6 +187,7 @@ impl KafkaSource {
         self.serve_topics(now);
         self.note_sent(now);
         self.outlet.move_blocks(now);
+        self.letters.serve(now);
         if now >= self.next_commit {
             self.next_commit = now + COMMIT_EVERY.min(self.settings.commit_delay.max(ROOM_WAIT));
             let marks = self.outlet.log.take_committable(now);
@@ -196,7 +200,8 @@ impl KafkaSource {
         let deadline = self.outlet.packer.next_deadline().map(|at| at.saturating_duration_since(now));
         // A lingering block that only waits for the link is looked at each millisecond.
         let wait = deadline.map_or(LONGEST_WAIT, |wait| wait.max(ROOM_WAIT));
-        let longest = if self.outlet.is_replaying() { ROOM_WAIT } else { LONGEST_WAIT };
+        let is_busy = self.outlet.is_replaying() || self.letters.is_busy();
+        let longest = if is_busy { ROOM_WAIT } else { LONGEST_WAIT };
         wait.min(longest)
     }
 
@@ -231,8 +236,20 @@ impl KafkaSource {
             match self.outlet.push(slot, &packable(record)) {
                 Ok(()) => {}
                 Err(PackError::Full) => break,
+                // Read again after a restart of the partition: it is in a block already.
+                Err(PackError::OffsetOrder { .. }) => {}
                 Err(error) => {
-                    skip(&self.link, &self.metrics, &mut self.outlet.packer, slot, record, &error);
+                    let topic_id = self
+                        .reading
+                        .get(&slot)
+                        .map(|reading| reading.start.partition.topic_id)
+                        .unwrap_or_default();
+                    let refused = Refused { slot, topic_id, record, error: &error };
+                    if self.letters.take(&refused, Instant::now()) == Taken::Later {
+                        break;
+                    }
+                    // A slot that was revoked meanwhile has nothing to move.
+                    let _ = self.outlet.packer.advance(slot, record.offset() + 1);
                 }
             }
             done += 1;
@@ -299,36 +316,21 @@ impl KafkaSource {
 fn packable(
     record: Record<'_>,
 ) -> Packable<'_, impl ExactSizeIterator<Item = RecordHeader<'_>> + Clone + use<'_>> {
-    let timestamp = match record.timestamp() {
+    let headers = record.headers().map(|header| RecordHeader { name: header.name, value: header.value });
+    Packable {
+        offset: record.offset(),
+        timestamp: time_of(record),
+        key: record.key(),
+        value: record.value(),
+        headers,
+    }
+}
+
+/// The record's time, as the wire has it.
+pub(super) fn time_of(record: Record<'_>) -> Option<Timestamp> {
+    match record.timestamp() {
         rdkafka::Timestamp::NotAvailable => None,
         rdkafka::Timestamp::CreateTime(millis) => Some(Timestamp::Create(millis)),
         rdkafka::Timestamp::LogAppendTime(millis) => Some(Timestamp::LogAppend(millis)),
-    };
-    let headers = record.headers().map(|header| RecordHeader { name: header.name, value: header.value });
-    Packable { offset: record.offset(), timestamp, key: record.key(), value: record.value(), headers }
-}
-
-/// A record that the wire cannot carry is stepped over, by name: it will never fit.
-fn skip(
-    link: &str,
-    metrics: &IngressMetrics,
-    packer: &mut Packer,
-    slot: Slot,
-    record: Record<'_>,
-    error: &PackError,
-) {
-    let (reason, advice) = match error {
-        PackError::TooLarge { .. } => (
-            SkipReason::TooLarge,
-            "raise `max_record_bytes` in [link.pack] and [link.receive], then read it again with another group",
-        ),
-        // Read again after a restart of the partition: it is in a block already.
-        PackError::OffsetOrder { .. } => return,
-        _ => (SkipReason::NotEncodable, "carry this record by other means"),
-    };
-    metrics.records_skipped.inc(reason);
-    tracing::error!(link, topic = record.topic(), partition = record.partition(), offset = record.offset(), %error, advice,
-        "a record was not sent and will not be");
-    // A slot that was revoked meanwhile has nothing to move.
-    let _ = packer.advance(slot, record.offset() + 1);
+    }
 }

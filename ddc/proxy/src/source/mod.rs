@@ -2,6 +2,7 @@
 
 pub mod commit;
 pub mod kafka;
+mod letters;
 mod lookup;
 pub mod metadata;
 pub mod outlet;

@@ -15,8 +15,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::config::{IngressConfig, KafkaSource, Source, TopicPattern};
-use crate::sink::preflight::{CONNECT_TIMEOUT, Finding, MAX_TOPICS, Severity};
+use crate::config::{DeadLetters, IngressConfig, KafkaSource, Source, TopicPattern};
+use crate::dead_letters;
+use crate::sink::preflight::{CONNECT_TIMEOUT, Finding, LETTERS, MAX_TOPICS, Severity};
 
 /// One attempt to ask: between two of them it is seen whether the cluster refuses us.
 const ATTEMPT: Duration = Duration::from_secs(1);
@@ -77,6 +78,7 @@ impl Report {
 
 /// A cluster that answers.
 struct Look<'a> {
+    config: &'a IngressConfig,
     settings: &'a KafkaSource,
     member: GroupMember,
     deadline: Instant,
@@ -85,7 +87,11 @@ struct Look<'a> {
 
 impl<'a> Look<'a> {
     /// Gets in. The error names the brokers, what they or librdkafka say, and what to do.
-    fn connect(config: &IngressConfig, settings: &'a KafkaSource, deadline: Instant) -> Result<Self, String> {
+    fn connect(
+        config: &'a IngressConfig,
+        settings: &'a KafkaSource,
+        deadline: Instant,
+    ) -> Result<Self, String> {
         let brokers = brokers(settings);
         let role = settings.role(config.pack.max_record_bytes);
         let native = settings.client.build(&role).map_err(|error| error.to_string())?;
@@ -94,7 +100,7 @@ impl<'a> Look<'a> {
         loop {
             let attempt = ATTEMPT.min(left(deadline));
             let error = match member.consumer().fetch_metadata(None, attempt) {
-                Ok(metadata) => return Ok(Self { settings, member, deadline, metadata }),
+                Ok(metadata) => return Ok(Self { config, settings, member, deadline, metadata }),
                 Err(error) => error,
             };
             // Without topics subscribed there are no group events; this brings client errors to the reporter.
@@ -122,6 +128,16 @@ impl<'a> Look<'a> {
         let wanted = self.wanted(report);
         self.topics(&wanted, report);
         self.group(report);
+        if let Some(topic) = self.config.dead_letters.as_ref().and_then(DeadLetters::topic) {
+            let (name, largest) = (&self.config.link.name, self.config.pack.max_record_bytes);
+            report.findings.extend(dead_letters::preflight::topic(
+                &source.client,
+                name,
+                topic,
+                largest,
+                LETTERS,
+            ));
+        }
     }
 
     /// The topics that are subscribed to: those named, and those that a pattern matches now.

@@ -148,6 +148,30 @@ fn delivering() -> Vec<Panel> {
         )
         .runbooks(&["RecordsMissing"]),
         lines(
+            "Dead letters by reason",
+            "Records that the destination refuses and that are kept, in the topic or directory of `[dead_letters]`; and those written with another time (`clamp`).",
+            vec![
+                target(series("ddc_egress_dead_letters_total").by("reason").rate(), "{{link}} {{reason}}"),
+                target(series("ddc_egress_timestamps_clamped_total").rate(), "{{link}} clamped"),
+            ],
+        )
+        .runbooks(&["DeadLetters"]),
+        lines(
+            "Dead letters not kept by reason",
+            "Times a dead letter could not be kept. What then happens says `on_failure`: a gap, or waiting.",
+            vec![target(
+                series("ddc_egress_dead_letter_errors_total").by("reason").rate(),
+                "{{link}} {{reason}}",
+            )],
+        )
+        .runbooks(&["DeadLettersNotKept"]),
+        lines(
+            "Dead letters in the directory",
+            "Bytes of `[dead_letters] directory`, bounded by `max_size`. DDC deletes none: carry them away in time.",
+            vec![target(series("ddc_egress_dead_letter_bytes").now(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["DeadLettersNotKept"]),
+        lines(
             "Open gaps",
             "Gaps of which something is still missing and is taken when it comes; and those whose latest change is not in the topic of `[missing_records]` yet. `ddc gaps list` names them.",
             vec![

@@ -152,6 +152,27 @@ fn source() -> Vec<Panel> {
         )
         .runbooks(&["RecordsSkipped"]),
         lines(
+            "Dead letters by reason",
+            "Records that cannot be sent and are kept, in the topic or directory of `[dead_letters]`; the log names each.",
+            vec![target(series("ddc_ingress_dead_letters_total").by("reason").rate(), "{{link}} {{reason}}")],
+        )
+        .runbooks(&["DeadLetters"]),
+        lines(
+            "Dead letters not kept by reason",
+            "Times a dead letter could not be kept. What then happens says `on_failure`: a gap, or waiting.",
+            vec![target(
+                series("ddc_ingress_dead_letter_errors_total").by("reason").rate(),
+                "{{link}} {{reason}}",
+            )],
+        )
+        .runbooks(&["DeadLettersNotKept"]),
+        lines(
+            "Dead letters in the directory",
+            "Bytes of `[dead_letters] directory`, bounded by `max_size`. DDC deletes none: carry them away in time.",
+            vec![target(series("ddc_ingress_dead_letter_bytes").now(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["DeadLettersNotKept"]),
+        lines(
             "Partitions read",
             "Partitions assigned to this ingress; 0 means that another member of the group has them all, or that it is paused.",
             vec![target(series("ddc_ingress_assigned_partitions").now(), "{{link}} {{site}}")],

@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    RawAdmin, RawKafkaClient, RawKafkaSink, RawLinkCommon, RawLog, RawSpool, RawTelemetry, RawUdpSink,
+    RawAdmin, RawDeadLetters, RawKafkaClient, RawKafkaSink, RawLinkCommon, RawLog, RawSpool, RawTelemetry,
+    RawUdpSink,
 };
 use crate::config::units::{ByteSize, Span};
 use crate::config::values::{Address, Endpoint, TopicName};
@@ -22,6 +23,7 @@ pub(crate) struct RawEgress {
     #[serde(default)]
     pub(crate) spool: RawSpool,
     pub(crate) missing_records: Option<RawMissingRecords>,
+    pub(crate) dead_letters: Option<RawDeadLetters>,
     #[serde(default)]
     pub(crate) admin: RawAdmin,
     #[serde(default)]

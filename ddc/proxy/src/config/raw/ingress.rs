@@ -5,7 +5,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{RawAdmin, RawKafkaSource, RawLinkCommon, RawLog, RawTelemetry, RawUdpSource, choices};
+use super::{
+    RawAdmin, RawDeadLetters, RawKafkaSource, RawLinkCommon, RawLog, RawTelemetry, RawUdpSource, choices,
+};
 use crate::config::units::{ByteSize, Rate, Span};
 use crate::config::values::{Address, Endpoint, FecCode};
 
@@ -16,6 +18,7 @@ pub(crate) struct RawIngress {
     pub(crate) link: RawIngressLink,
     #[serde(default)]
     pub(crate) source: RawSource,
+    pub(crate) dead_letters: Option<RawDeadLetters>,
     #[serde(default)]
     pub(crate) admin: RawAdmin,
     #[serde(default)]

@@ -103,6 +103,10 @@ pub(crate) struct RawKafkaSink {
     /// What happens to a record that arrives after the gap it belongs to was reported.
     #[serde(default = "default_late")]
     pub(crate) late: LateRecords,
+    /// What happens to a record whose timestamp the destination refuses (`message.timestamp.before.max.ms` and
+    /// `message.timestamp.after.max.ms` of the topic; Kafka 4 refuses what is more than an hour ahead).
+    #[serde(default = "default_bad_timestamp")]
+    pub(crate) bad_timestamp: BadTimestamp,
     /// How long a stop waits for the destination to take what is buffered.
     #[serde(default = "default_drain_timeout")]
     pub(crate) drain_timeout: Span,
@@ -161,6 +165,10 @@ fn default_late() -> LateRecords {
     LateRecords::Mark
 }
 
+fn default_bad_timestamp() -> BadTimestamp {
+    BadTimestamp::DeadLetter
+}
+
 fn default_drain_timeout() -> Span {
     Span(Duration::from_secs(20))
 }
@@ -214,6 +222,16 @@ choices! {
         Mark = "mark",
         /// It is dropped and counted.
         Drop = "drop",
+    }
+}
+
+choices! {
+    /// What happens to a record whose timestamp the destination refuses.
+    BadTimestamp {
+        /// It is a dead letter; without `[dead_letters]` a gap, by name.
+        DeadLetter = "dead_letter",
+        /// It is written with the time of its writing; the header `sourceTimestamp` keeps its own.
+        Clamp = "clamp",
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! Nothing here is checked beyond a single value; [`super::ingress`] and [`super::egress`] make sense of the whole.
 
+mod dead_letters;
 mod egress;
 mod ingress;
 mod kafka;
@@ -13,15 +14,17 @@ mod spool;
 mod telemetry;
 mod udp;
 
+pub use dead_letters::OnFailure;
 pub use ingress::Compression;
 pub use kafka::{
-    CommitOnStop, DeliveryMode, LateRecords, LostProgress, PartitionMode, SaslMechanism, SecurityProtocol,
-    StartAt,
+    BadTimestamp, CommitOnStop, DeliveryMode, LateRecords, LostProgress, PartitionMode, SaslMechanism,
+    SecurityProtocol, StartAt,
 };
 pub use spool::{FsyncWhen, WhenSpoolFull};
 pub use telemetry::SyslogFacility;
 pub use udp::LateDatagrams;
 
+pub(crate) use dead_letters::RawDeadLetters;
 pub(crate) use egress::*;
 pub(crate) use ingress::{RawIngress, RawIngressLink, default_rate};
 pub(crate) use kafka::{
@@ -138,6 +141,7 @@ pub(crate) struct RawLinkId {
 #[derive(Debug, Deserialize)]
 pub(crate) struct RawPlaceOnly {
     pub(crate) link: RawPlaceLink,
+    pub(crate) dead_letters: Option<RawDeadLetters>,
     #[serde(default)]
     pub(crate) telemetry: RawTelemetry,
 }

@@ -80,6 +80,7 @@ fn a_place_needs_neither_keys_nor_passwords() {
         site: Some("north".parse().unwrap()),
         state_dir: "/var/lib/ddc/plant-a".into(),
         sealed: true,
+        dead_letters: None,
     };
     assert_eq!(place(&text).unwrap(), expected);
     let relative = place(&with(&text, "[link]", "state_dir = \"state\"\nseal = \"none\"")).unwrap();
@@ -88,6 +89,8 @@ fn a_place_needs_neither_keys_nor_passwords() {
         Place { state_dir: fixture.directory.path().join("state"), sealed: false, ..expected }
     );
     assert_eq!(place(INGRESS).unwrap().side, Side::Ingress);
+    let letters = place(&format!("{text}[dead_letters]\ndirectory = \"letters\"\n")).unwrap().dead_letters;
+    assert_eq!(letters, Some(fixture.directory.path().join("letters")));
     assert!(place(&text.replace("plant-a", "Plant")).is_err());
     assert!(place("").is_err());
 }

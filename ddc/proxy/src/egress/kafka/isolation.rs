@@ -1,9 +1,9 @@
 //! Which records the destination refuses for ever, and which only came back with them.
 //!
-//! A refused record spoils its transaction, so each attempt can find one out. Where the broker names the records that it
-//! refuses (a bad time, a bad record: KIP-467) they are believed. Where it judges a whole produce batch (too large, a
-//! policy), the suspects are sent in groups with nothing beside them, half as many after each failure, until one comes
-//! back alone.
+//! A refused record spoils its transaction, so each attempt can find one out. A broker writes all of a request's records of a
+//! partition or none, and often says the same of all of them ([`crate::dead_letters::verdict`] has what was measured). So the
+//! suspects are sent in groups with nothing beside them, half as many after each failure, until one comes back alone; where
+//! the broker tells the sound ones apart (KIP-467), the others go alone at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,8 @@ pub(super) type Name = (u32, i64);
 /// See the module's text. Bounded by the records of one plan.
 #[derive(Debug, Default)]
 pub(super) struct Isolation {
-    refused: BTreeMap<Name, String>,
+    /// Why, and how often.
+    refused: BTreeMap<Name, (Code, u32)>,
     suspects: BTreeSet<Name>,
     /// How many suspects go together.
     group: usize,
@@ -33,8 +34,8 @@ pub(super) enum Before {
     SendApart,
     /// It belongs to the group that is on its way.
     SendWith,
-    /// Not at all: refused for ever.
-    Refused(String),
+    /// It came back alone, so often: not as it is.
+    Refused(Code, u32),
 }
 
 impl Isolation {
@@ -44,8 +45,8 @@ impl Isolation {
     }
 
     pub(super) fn before(&mut self, name: Name) -> Before {
-        if let Some(why) = self.refused.get(&name) {
-            return Before::Refused(why.clone());
+        if let Some((code, times)) = self.refused.get(&name) {
+            return Before::Refused(*code, *times);
         }
         if !self.suspects.contains(&name) {
             return Before::Send;
@@ -53,6 +54,11 @@ impl Isolation {
         let first = self.alone.is_empty();
         self.alone.insert(name);
         if first { Before::SendApart } else { Before::SendWith }
+    }
+
+    /// A record that was refused goes once more, otherwise than before, and alone.
+    pub(super) fn apart(&mut self, name: Name) {
+        self.alone.insert(name);
     }
 
     /// Whether the group is full: its answers are to be waited for before anything else is handed over.
@@ -75,26 +81,26 @@ impl Isolation {
     /// What came back in an attempt. Returns whether that taught anything, so that another attempt will go otherwise.
     pub(super) fn learn(&mut self, failed: &[(Name, Code)]) -> bool {
         let alone = std::mem::take(&mut self.alone);
-        let mut suspects = Vec::new();
-        let mut learned = false;
+        let tells_apart = failed.iter().any(|(_, code)| *code == Code::InvalidDifferentRecord);
+        let (mut suspects, mut learned) = (BTreeSet::new(), false);
         for (name, code) in failed {
-            let verdict = classify_code(*code);
-            match verdict.kind {
-                Kind::RecordTooLarge | Kind::RecordRefused => {}
-                _ => continue,
+            if !matches!(classify_code(*code).kind, Kind::RecordTooLarge | Kind::RecordRefused)
+                || *code == Code::InvalidDifferentRecord
+            {
+                continue;
             }
             learned = true;
-            let by_itself = alone.len() == 1 && alone.contains(name);
-            if by_itself || names_the_record(*code) {
-                self.refused.insert(*name, format!("{code}; {}", verdict.advice));
+            if alone.len() == 1 && alone.contains(name) {
+                let (_, times) = self.refused.get(name).copied().unwrap_or((*code, 0));
+                self.refused.insert(*name, (*code, times + 1));
                 self.suspects.remove(name);
             } else {
-                suspects.push(*name);
+                suspects.insert(*name);
             }
         }
         if !suspects.is_empty() {
-            self.group = suspects.len().div_ceil(2);
-            self.suspects = suspects.into_iter().collect();
+            self.group = if tells_apart { 1 } else { suspects.len().div_ceil(2) };
+            self.suspects = suspects;
         }
         learned
     }
@@ -103,9 +109,4 @@ impl Isolation {
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
-}
-
-/// Whether the broker says this of the record itself and not of all that came with it.
-fn names_the_record(code: Code) -> bool {
-    matches!(code, Code::InvalidTimestamp | Code::InvalidRecord)
 }

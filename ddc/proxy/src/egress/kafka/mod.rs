@@ -20,12 +20,14 @@
 //! | `plan`      | what the open transaction holds                                    |
 //! | `writer`    | the producer, the transaction, what came back                      |
 //! | `isolation` | which records the destination refuses for ever                     |
+//! | `letters`   | dead letters of those                                              |
 //! | `held`      | chunks that cannot be written yet                                  |
 //! | `ownership` | the steps of the takeover protocol, and the progress topic         |
 
 mod held;
 mod isolation;
 mod judge;
+mod letters;
 mod ownership;
 mod plan;
 mod routes;
@@ -54,6 +56,7 @@ use super::feed::{FeedOut, Item, Taken};
 use super::missing::Range;
 use super::shared::{Shared, lock};
 use crate::config::{DeliveryMode, KafkaSink, LateRecords, LostProgress};
+use crate::dead_letters::DeadLetters;
 use crate::gaps::Timestamp;
 use crate::sink::destination::Destinations;
 use crate::sink::progress_topic::PROGRESS_TOPIC as TOPIC;
@@ -89,6 +92,7 @@ pub(crate) struct KafkaThread {
     pub(crate) admin: ClientConfig,
     pub(crate) reporter: Reporter,
     pub(crate) books: Books,
+    pub(crate) dead_letters: Option<DeadLetters>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) control: Arc<Control>,
     pub(crate) metrics: Arc<LinkMetrics<EgressMetrics>>,
@@ -150,7 +154,8 @@ struct Sweep {
 
 impl Engine {
     fn new(parts: KafkaThread) -> Self {
-        let KafkaThread { feed, unpacker, settings, producer, admin, reporter, books, .. } = parts;
+        let KafkaThread { feed, unpacker, settings, producer, admin, reporter, books, dead_letters, .. } =
+            parts;
         let link = settings.link.to_string();
         let transactional = settings.delivery == DeliveryMode::ExactlyOnce;
         let destinations = Destinations::new(
@@ -174,6 +179,8 @@ impl Engine {
                 reporter,
                 provenance: settings.provenance,
                 transactional,
+                bad_timestamp: settings.bad_timestamp,
+                dead_letters,
                 books,
             }),
             routes: Routes {
@@ -566,6 +573,23 @@ impl Engine {
                 Note::Refused(slot, offset, why) => {
                     books.report_refused(slot, offset, || why);
                 }
+                Note::Letter(slot, offset, reason, why) => {
+                    self.metrics.dead_letters.inc(reason);
+                    let Some(partition) = books.name(slot) else { continue };
+                    if let Some(suppressed) = self.limit.allow("letter", Instant::now()) {
+                        tracing::warn!(
+                            link = self.metrics.link(),
+                            topic = partition.topic,
+                            partition = partition.partition,
+                            offset,
+                            reason = reason.as_str(),
+                            why,
+                            suppressed,
+                            "the destination refuses a record for ever; it is kept as a dead letter"
+                        );
+                    }
+                }
+                Note::Clamped => self.metrics.timestamps_clamped.inc(),
             }
         }
         books.flush_refused();
@@ -605,6 +629,9 @@ impl Engine {
             self.held.parts().filter(|part| self.is_worth_judging(part)).map(|part| part.slot).collect();
         self.sweep.slots.extend(due);
         self.feed.house_keeping();
+        if let Some(bytes) = self.writer.letter_bytes() {
+            self.metrics.dead_letter_bytes.set(bytes as f64);
+        }
         self.writer.probe();
         self.shared.partitions.store(self.working.len() as u64, Relaxed);
         self.shared.queued_batches.store(self.feed.len() as u64, Relaxed);

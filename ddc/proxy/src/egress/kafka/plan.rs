@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ddc_link::receiver::{Missing, OffsetRange};
+use ddc_telemetry::reasons::DeadLetterReason;
 use ddc_wire::Session;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
@@ -56,7 +57,12 @@ pub(super) enum Note {
     Filled(u32, OffsetRange),
     /// Holes that are not waited for any longer, and why.
     GivenUp(u32, OffsetRange, &'static str),
+    /// The destination will never have it, and it is kept nowhere.
     Refused(u32, i64, String),
+    /// It is a dead letter, and why.
+    Letter(u32, i64, DeadLetterReason, String),
+    /// It was written with another timestamp.
+    Clamped,
 }
 
 /// See the module's text.

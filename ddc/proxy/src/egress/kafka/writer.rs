@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use ddc_kafka::context::Reporter;
 use ddc_kafka::errors::{Kind, classify_code};
 use ddc_progress::WorkingCopy;
+use ddc_telemetry::cells::Label as _;
+use ddc_telemetry::reasons::{DeadLetterFailure, DeadLetterReason};
 use ddc_wire::{ChunkHeader, Record};
 use rdkafka::ClientConfig;
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -27,8 +29,12 @@ use super::super::books::Books;
 use super::super::control::GivenUp;
 use super::super::shared::lock;
 use super::isolation::{Before, Isolation};
+use super::letters::{Fate as LetterFate, Letters};
 use super::plan::{Fate, Handed, MAX_RECORDS, Note, Plan};
 use super::routes::ChunkRoute;
+use crate::config::BadTimestamp;
+use crate::dead_letters::{DeadLetters, Outcome, Refusal, clamped, verdict};
+use crate::gaps::Timestamp;
 use crate::reason::reason;
 use crate::sink::kafka::{Answer, NotTaken, Producer, Route, TransactionError};
 use crate::sink::latency::Latencies;
@@ -52,6 +58,8 @@ pub(crate) struct WriterParts {
     pub(crate) reporter: Reporter,
     pub(crate) provenance: bool,
     pub(crate) transactional: bool,
+    pub(crate) bad_timestamp: BadTimestamp,
+    pub(crate) dead_letters: Option<DeadLetters>,
     pub(crate) books: Books,
 }
 
@@ -71,6 +79,8 @@ pub(super) struct Writer {
     reporter: Reporter,
     provenance: bool,
     transactional: bool,
+    bad_timestamp: BadTimestamp,
+    letters: Letters,
     producer: Option<Producer>,
     /// Its id is being registered.
     joining: Option<Producer>,
@@ -103,6 +113,8 @@ impl Writer {
             reporter: parts.reporter,
             provenance: parts.provenance,
             transactional: parts.transactional,
+            bad_timestamp: parts.bad_timestamp,
+            letters: Letters::new(parts.dead_letters),
             producer: None,
             joining: None,
             plan: Plan::default(),
@@ -203,14 +215,26 @@ impl Writer {
         record: &Record<'_>,
     ) -> Result<(), GivenUp> {
         let name = (slot, record.offset);
+        let mut clamp = None;
         if !self.isolation.is_empty() && self.failed == 0 {
             match self.isolation.before(name) {
                 Before::Send if self.isolation.has_group() => self.end_group()?,
                 Before::Send | Before::SendWith => {}
                 Before::SendApart => self.wait_for_answers()?,
-                Before::Refused(why) => {
-                    self.plan.notes.push(Note::Refused(slot, record.offset, why));
-                    return Ok(());
+                Before::Refused(code, times) => {
+                    let reason = match verdict(code, true) {
+                        Outcome::Refused(reason) => reason,
+                        _ => DeadLetterReason::Other,
+                    };
+                    let now = Timestamp::now().millis().cast_signed();
+                    clamp = clamped(self.bad_timestamp, reason, record, now).filter(|_| times == 1);
+                    if clamp.is_none() {
+                        let why = format!("{code}; {}", classify_code(code).advice);
+                        return self.refuse(slot, header, record, Some(&route.topic), reason, why);
+                    }
+                    self.wait_for_answers()?;
+                    self.isolation.apart(name);
+                    self.plan.notes.push(Note::Clamped);
                 }
             }
         }
@@ -240,6 +264,7 @@ impl Writer {
                 source_topic: header.topic,
                 source_partition: header.partition,
                 late,
+                clamped: clamp.as_ref(),
             };
             let Some(producer) = &mut self.producer else { continue };
             match producer.send(record, to, number) {
@@ -256,10 +281,79 @@ impl Writer {
                 }
             }
         }
-        if self.isolation.is_group_full() {
+        if clamp.is_some() || self.isolation.is_group_full() {
             self.end_group()?;
         }
         Ok(())
+    }
+
+    /// A record that the destination will never have as it is: a dead letter, where they are kept, else a missing range.
+    pub(super) fn refuse(
+        &mut self,
+        slot: u32,
+        header: &ChunkHeader<'_>,
+        record: &Record<'_>,
+        destination_topic: Option<&str>,
+        reason: DeadLetterReason,
+        why: String,
+    ) -> Result<(), GivenUp> {
+        let offset = record.offset;
+        if self.failed > 0 || self.own_failed.is_some() {
+            // It goes with the next attempt.
+            return Ok(());
+        }
+        let refusal = Refusal { destination_topic, reason, error: &why, at: Timestamp::now() };
+        match self.letters.refused((slot, offset), record, header, refusal) {
+            LetterFate::Gap => self.plan.notes.push(Note::Refused(slot, offset, why)),
+            LetterFate::Kept => self.plan.notes.push(Note::Letter(slot, offset, reason, why)),
+            LetterFate::NotKept(failure, text) => {
+                self.not_kept(failure, &text);
+                self.plan.notes.push(Note::Refused(slot, offset, why));
+            }
+            LetterFate::Wait(failure, text) => {
+                self.not_kept(failure, &text);
+                self.own_failed = Some(Code::QueueFull);
+            }
+            LetterFate::Produce(topic) => {
+                self.wait_for_answers()?;
+                if self.failed > 0 || self.own_failed.is_some() || !self.begin() {
+                    return Ok(());
+                }
+                let (Some(producer), Some(letter)) = (&self.producer, self.letters.letter()) else {
+                    return Ok(());
+                };
+                match producer.send_letter(&topic, letter, OWN) {
+                    Ok(()) => self.own_waiting += 1,
+                    Err(NotTaken::Full) => self.own_failed = Some(Code::QueueFull),
+                    Err(NotTaken::Refused(code)) => self.own_failed = Some(code),
+                }
+                self.wait_for_answers()?;
+                match self.letters.answered(self.own_failed.map_or(Ok(()), Err)) {
+                    Ok(()) => self.plan.notes.push(Note::Letter(slot, offset, reason, why)),
+                    Err(failure) => self.not_kept(failure, &format!("topic {topic} did not take it")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of dead letters in their directory.
+    pub(super) fn letter_bytes(&mut self) -> Option<u64> {
+        self.letters.bytes()
+    }
+
+    fn not_kept(&mut self, failure: DeadLetterFailure, why: &str) {
+        self.books.metrics.dead_letter_errors.inc(failure);
+        *lock(&self.books.shared.sink_problem) = Some(format!("a dead letter cannot be kept: {why}"));
+        if let Some(suppressed) = self.books.limit.allow("letter", Instant::now()) {
+            tracing::error!(
+                link = self.books.metrics.link(),
+                reason = failure.as_str(),
+                why,
+                suppressed,
+                "a dead letter cannot be kept; [dead_letters] on_failure says what becomes of its record"
+            );
+        }
     }
 
     /// Everything planned is handed over: waits for it, writes the progress, commits.
@@ -268,7 +362,11 @@ impl Writer {
             self.end_group()?;
         }
         self.wait_for_answers()?;
-        if self.failed == 0 {
+        if let Err(error) = self.letters.sync() {
+            self.not_kept(DeadLetterFailure::Disk, &error.to_string());
+            self.own_failed.get_or_insert(Code::QueueFull);
+        }
+        if self.failed == 0 && self.own_failed.is_none() {
             let records: Vec<_> =
                 working.changes().map(|(key, progress)| working.encode(key, &progress)).collect();
             self.send_own(topic, &records)?;
@@ -278,6 +376,7 @@ impl Writer {
             Ended::Committed => {
                 self.tell_delivered();
                 self.isolation.clear();
+                self.letters.clear();
                 self.delivered.clear();
             }
             Ended::Aborted(_) => self.remember_delivered(),

@@ -1,7 +1,7 @@
 //! Commits by the one rule of [`CommitLog`](crate::source::commit::CommitLog).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ddc_kafka::commit::{CommitError, CommitResult};
 use ddc_link::sender::{Mark, Slot};
@@ -11,6 +11,9 @@ use super::{KafkaSource, LAST_COMMIT};
 use crate::config::CommitOnStop;
 use crate::source::metadata::CommitMetadata;
 use crate::source::starting::failure;
+
+/// How long the last commit of a partition waits for its dead letters; without them it is not committed.
+const LAST_LETTERS: Duration = Duration::from_secs(2);
 
 impl KafkaSource {
     fn offsets(&self, marks: &[Mark]) -> TopicPartitionList {
@@ -34,16 +37,30 @@ impl KafkaSource {
     }
 
     pub(super) fn commit(&mut self, marks: &[Mark]) {
-        let offsets = self.offsets(marks);
+        let marks = self.settled(marks.to_vec());
+        let offsets = self.offsets(&marks);
         if offsets.count() == 0 {
             return;
         }
         if let Err(error) = self.member.commit(&offsets) {
-            for mark in marks {
+            for mark in &marks {
                 self.outlet.log.again(mark.slot);
             }
             self.on_commit_failure(error, Instant::now());
         }
+    }
+
+    /// Those below which every dead letter is safe. The others are taken again with the next round.
+    fn settled(&mut self, mut marks: Vec<Mark>) -> Vec<Mark> {
+        let is_synced = marks.is_empty() || self.letters.sync(Instant::now());
+        marks.retain(|mark| {
+            let settled = is_synced && !self.letters.holds(mark.slot, mark.end);
+            if !settled {
+                self.outlet.log.again(mark.slot);
+            }
+            settled
+        });
+        marks
     }
 
     /// What was refused is committed again with the next round, also when nothing newer comes.
@@ -67,13 +84,15 @@ impl KafkaSource {
 
     /// The last commit before partitions are given up: by the same rule, and waited for.
     pub(super) fn last_commit(&mut self, slots: &[Slot], now: Instant, rule: CommitOnStop) {
-        let marks: Vec<Mark> = slots
+        self.letters.settle(slots, LAST_LETTERS);
+        let marks = slots
             .iter()
             .filter_map(|slot| match rule {
                 CommitOnStop::Delayed => self.outlet.log.committable(now, *slot),
                 CommitOnStop::Sent => self.outlet.log.newest_sent(*slot),
             })
             .collect();
+        let marks = self.settled(marks);
         let offsets = self.offsets(&marks);
         if offsets.count() == 0 {
             return;

@@ -69,6 +69,7 @@ impl KafkaSource {
         self.shared.set_problem("start", self.starting.problem(now));
         self.shared.set_problem("source", self.source_problem(now));
         self.shared.set_problem("topics", self.topics.problem());
+        self.shared.set_problem("dead_letters", self.letters.trouble());
         self.shared.set_problem("packer", self.refused.values().next().cloned());
         let unassigned = self.reading.is_empty() && self.refused.is_empty() && !self.starting.is_waiting();
         self.shared.set_problem("assignment", unassigned.then(|| self.no_partition()));
