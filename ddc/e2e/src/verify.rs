@@ -240,10 +240,10 @@ pub fn compare(topic: &str, source: &[Row], destination: &[Row]) -> Outcome {
     outcome
 }
 
-type Provenance<'a> = (&'a [(String, Option<Vec<u8>>)], bool, &'a str, (i32, i64));
+pub(crate) type Provenance<'a> = (&'a [(String, Option<Vec<u8>>)], bool, &'a str, (i32, i64));
 
 /// The record's own headers, whether it is marked as late, and where it comes from.
-fn provenance(headers: &HeaderList) -> Option<Provenance<'_>> {
+pub(crate) fn provenance(headers: &HeaderList) -> Option<Provenance<'_>> {
     let (own, last) = headers.split_at(headers.len().checked_sub(3)?);
     let text = |at: usize, name: &str| {
         let (found, value) = &last[at];
