@@ -2,15 +2,14 @@
  *
  * Adds as many seconds to the wall clock as stand in the file that CHAOS_CLOCK names (a signed 64-bit number in this
  * machine's byte order), from the moment they stand there. Monotonic and boot time stay as they are, as when the clock of a
- * machine is set. timespec_get stays too: librdkafka makes of it the absolute deadlines that the C library waits for by
- * the real clock; libfaketime moves it, and then librdkafka's threads spin. */
+ * machine is set. gettimeofday and timespec_get stay too: librdkafka makes of them the absolute deadlines that the C
+ * library waits for by the real clock (cnd_timedwait). libfaketime moves them, and then librdkafka's threads spin. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,14 +30,6 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
   if (!real) begin(); /* another library's constructor was first */
   int code = real(clock, now);
   if (code == 0 && shift && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += *shift;
-  return code;
-}
-
-int gettimeofday(struct timeval *now, void *zone) {
-  struct timespec exact;
-  (void)zone;
-  int code = clock_gettime(CLOCK_REALTIME, &exact);
-  if (code == 0) *now = (struct timeval){.tv_sec = exact.tv_sec, .tv_usec = exact.tv_nsec / 1000};
   return code;
 }
 

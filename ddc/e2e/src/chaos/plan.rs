@@ -143,7 +143,7 @@ const KINDS: [Trait; 23] = [
         3_000,
         (0, 0),
     ),
-    weather(Kind::DatagramsDropped, "datagrams dropped", "1 to 60 %", (1, 60)),
+    weather(Kind::DatagramsDropped, "datagrams dropped", "1 to 40 %", (1, 40)),
     weather(Kind::LinkCut, "link cut", "all datagrams dropped", (100, 100)),
     weather(Kind::DatagramsDelayed, "datagrams delayed", "all by 20 to 400 ms", (20, 400)),
     weather(Kind::DatagramsReordered, "datagrams reordered", "each by 0 to 10 … 200 ms", (10, 200)),
@@ -283,7 +283,7 @@ mod tests {
         assert_ne!(Plan::new(7, HOUR), Plan::new(8, HOUR));
         // A seed means the same tomorrow: a failure can be run again.
         let first = Plan::new(1, MINUTE).things[0];
-        assert_eq!((first.at, first.kind.name()), (FIRST, "ingress frozen"));
+        assert_eq!((first.at, first.kind.name()), (FIRST, "destination broker frozen"));
     }
 
     #[test]

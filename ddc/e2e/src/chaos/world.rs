@@ -23,6 +23,9 @@ use crate::proxy::{Link, Proxy};
 const DISK: &str = "64m";
 /// What the ingress may send: a bound for catching up, too.
 const RATE: &str = "60Mbit/s";
+/// Fewer blocks than by default, each with more records. What is lost stays lost until the one replay at the end, and a
+/// partition remembers 1024 holes: an hour of weather must not make more, or the oldest are given up, as promised.
+const LINGER: &str = "20ms";
 /// What is read of a topic is read by then, on a busy machine with brokers that have just come back.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
@@ -125,7 +128,10 @@ impl World {
         let mut link =
             Link::new_in(directory, "chaos", &source.plaintext(), &destination.plaintext(), &["^chaos-.*"]);
         let relay = Arc::new(Relay::start(([127, 0, 0, 1], link.port()).into(), setup.seed));
-        link.ingress.set("link.target", relay.listen().to_string()).set("link.rate", RATE);
+        link.ingress
+            .set("link.target", relay.listen().to_string())
+            .set("link.rate", RATE)
+            .set("link.pack.linger", LINGER);
         for (topic, renamed, _) in TOPICS {
             if topic != renamed {
                 link.egress.set(&format!("sink.kafka.rename.{topic}"), renamed);
