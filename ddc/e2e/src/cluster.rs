@@ -90,7 +90,7 @@ impl Cluster {
                 Poll::Answered(answers) => {
                     let id = answers.into_iter().find_map(|(_, facts)| facts.ok()?.id);
                     return id
-                        .map(|id| id.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect())
+                        .map(|id| format!("{:032x}", u128::from_be_bytes(id.to_bytes())))
                         .ok_or("no id");
                 }
                 Poll::Pending => {}

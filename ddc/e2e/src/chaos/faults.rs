@@ -84,7 +84,7 @@ pub fn strike(world: &mut World, fault: &Fault) -> Struck {
             world.relay.set(weather_of(fault));
             hold();
             world.relay.set(Weather::default());
-            said = weather.what().to_owned();
+            weather.what().clone_into(&mut said);
         }
     }
     Struck::Done(said)
@@ -187,7 +187,7 @@ fn set_clock_back(world: &mut World, fault: &Fault) -> Struck {
     };
     clocks.set(side, fault.strength);
     thread::sleep(fault.hold / 2);
-    let restarts = fault.chance % 2 == 0;
+    let restarts = fault.chance.is_multiple_of(2);
     match (restarts, side) {
         (false, _) => {}
         (true, "ingress") => {

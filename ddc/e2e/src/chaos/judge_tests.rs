@@ -148,9 +148,12 @@ fn out_of_order() {
     assert_eq!(counts(&evidence), [0, 0, 1, 0, 0, 0]);
 }
 
+/// What is said of a change, and the change.
+type Change<'a> = (&'a str, &'a dyn Fn(&mut Seen));
+
 #[test]
 fn wrong_in_every_field() {
-    let changes: [(&str, &dyn Fn(&mut Seen)); 7] = [
+    let changes: [Change<'_>; 7] = [
         ("another key", &|row| row.key += 1),
         ("another value", &|row| row.value += 1),
         ("another headers", &|row| row.headers += 1),

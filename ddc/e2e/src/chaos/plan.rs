@@ -210,7 +210,7 @@ pub struct Plan {
 /// Nothing happens before: both sides are at work then.
 const FIRST: Duration = Duration::from_secs(2);
 /// Runs shorter than this have little time to recover between faults, so that they see many kinds.
-const SHORT: Duration = Duration::from_secs(300);
+const SHORT: Duration = Duration::from_mins(5);
 
 impl Plan {
     /// The plan of a seed; all faults end before `length`, as far as times can be foreseen.
@@ -259,8 +259,8 @@ mod tests {
 
     use super::*;
 
-    const HOUR: Duration = Duration::from_secs(3600);
-    const MINUTE: Duration = Duration::from_secs(60);
+    const HOUR: Duration = Duration::from_hours(1);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     fn all(plan: &Plan) -> impl Iterator<Item = &Fault> {
         plan.things.iter().chain(&plan.weather)

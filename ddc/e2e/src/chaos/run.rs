@@ -120,7 +120,7 @@ pub fn run(setup: Setup, length: Duration) -> Outcome {
     }
     sleep_until(world.begin + offset + length);
     weather.stop();
-    let faulty = start.elapsed() - set_up;
+    let healed = start.elapsed();
     let verdict = finish(&mut world);
     let passed = world.relay.passed();
     for proxy in [world.ingress.take(), world.egress.take()].into_iter().flatten() {
@@ -128,7 +128,7 @@ pub fn run(setup: Setup, length: Duration) -> Outcome {
     }
     let mut events = std::mem::take(&mut *events.lock().unwrap_or_else(PoisonError::into_inner));
     events.sort_by_key(|event: &Event| event.began);
-    let took = [set_up, faulty, start.elapsed() - set_up - faulty];
+    let took = [set_up, healed.saturating_sub(set_up), start.elapsed().saturating_sub(healed)];
     Outcome { setup: world.setup.clone(), length, plan, events, passed, unable, took, verdict }
 }
 
@@ -138,7 +138,7 @@ fn note(events: &Mutex<Vec<Event>>, world: &World, fault: &Fault, began: Duratio
         Struck::Done(said) => said.clone(),
         Struck::Skipped(why) => format!("SKIPPED: {why}"),
     };
-    tell(ended, &format!("{} over after {:.1?} {said}", fault.kind.name(), ended - began));
+    tell(ended, &format!("{} over after {:.1?} {said}", fault.kind.name(), ended.saturating_sub(began)));
     let event = Event { fault: *fault, began, ended, struck };
     events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
 }
@@ -177,7 +177,14 @@ impl Forecast {
                 inside.set(Weather::default());
                 let said = format!("strength {}", fault.strength);
                 let ended = begin.elapsed();
-                tell(ended, &format!("    {} over after {:.1?}, {said}", fault.kind.name(), ended - began));
+                tell(
+                    ended,
+                    &format!(
+                        "    {} over after {:.1?}, {said}",
+                        fault.kind.name(),
+                        ended.saturating_sub(began)
+                    ),
+                );
                 let event = Event { fault, began, ended, struck: Struck::Done(said) };
                 events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
             }

@@ -27,7 +27,7 @@ const RATE: &str = "60Mbit/s";
 /// partition remembers 1024 holes: an hour of weather must not make more, or the oldest are given up, as promised.
 const LINGER: &str = "20ms";
 /// What is read of a topic is read by then, on a busy machine with brokers that have just come back.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_mins(2);
 
 /// Topics: name at the source, at the destination, partitions at the begin.
 const TOPICS: [(&str, &str, u32); 3] = [
