@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use ddc_kafka::lifeline::Lifeline;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::{ClientConfig, Offset, Timestamp, TopicPartitionList};
@@ -57,6 +58,7 @@ pub struct Named {
 /// Reads one topic from its beginning, as far as it goes; goes on where it stopped.
 pub struct Reader {
     consumer: BaseConsumer,
+    lifeline: Lifeline,
     topic: String,
     next: BTreeMap<i32, i64>,
     /// Where to begin, in partitions where that is not the beginning.
@@ -81,6 +83,7 @@ impl Reader {
             .unwrap();
         Reader {
             consumer,
+            lifeline: Lifeline::default(),
             topic: topic.to_owned(),
             next: BTreeMap::new(),
             begin: BTreeMap::new(),
@@ -90,6 +93,7 @@ impl Reader {
 
     /// Reads what is there now. An error: the cluster does not answer or lacks the topic.
     pub fn read(&mut self) -> Result<(), String> {
+        self.lifeline.look(&self.consumer);
         let metadata =
             self.consumer.fetch_metadata(Some(&self.topic), CALL).map_err(|error| error.to_string())?;
         let found = metadata.topics().first().ok_or("no such topic")?;

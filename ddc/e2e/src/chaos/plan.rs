@@ -224,7 +224,7 @@ impl Plan {
         }
     }
 
-    /// How many of each kind, most frequent first in the order of kinds.
+    /// How many faults of this kind.
     pub fn count(&self, kind: Kind) -> usize {
         self.things.iter().chain(&self.weather).filter(|fault| fault.kind == kind).count()
     }

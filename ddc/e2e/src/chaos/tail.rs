@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ddc_kafka::lifeline::Lifeline;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -87,6 +88,7 @@ impl Tail {
         let (questions, asked) = mpsc::channel();
         let follower = Follower {
             consumer,
+            lifeline: Lifeline::default(),
             topic: topic.to_owned(),
             names: None,
             is_destination,
@@ -131,6 +133,7 @@ impl Drop for Tail {
 
 struct Follower {
     consumer: BaseConsumer,
+    lifeline: Lifeline,
     topic: String,
     /// The last topic's name in a header: nearly always the same.
     names: Option<Arc<str>>,
@@ -172,6 +175,7 @@ impl Follower {
 
     /// Follows new partitions too; the ends of all, when asked for.
     fn refresh(&mut self, want_ends: bool) -> Result<Option<BTreeMap<i32, i64>>, String> {
+        self.lifeline.look(&self.consumer);
         let told = |error: rdkafka::error::KafkaError| error.to_string();
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), CALL).map_err(told)?;
         let found = metadata.topics().first().ok_or("no topic")?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ddc_e2e::broker::Pair;
 use ddc_e2e::cluster::Cluster;
 
+mod fenced;
 mod fields;
 mod gaps;
 mod gone;
