@@ -27,6 +27,14 @@ test: ## Every check and test, with real brokers; the last line is the sum
 check: ## The quick loop: formatting, lints and tests of the crates without C
 	@scripts/check.sh
 
+# Of `make chaos`.
+SECONDS := 60
+SEED := 1
+
+.PHONY: chaos
+chaos: ## Faults on a link between two real clusters: make chaos SECONDS=600 SEED=7; the report is in target/chaos (docs/chaos.md)
+	@scripts/chaos.sh --seconds $(SECONDS) --seed $(SEED) $(ARGS)
+
 .PHONY: dist
 dist: ## Binaries and packages for amd64 and arm64, in dist/
 	@scripts/dist.sh $(ARGS)

@@ -24,6 +24,7 @@ UNIT_LIMIT=20m
 VECTOR_LIMIT=25m
 E2E_LIMIT=25m
 DEMO_LIMIT=5m
+CHAOS_LIMIT=12m
 
 LOGS=$(mktemp -d)
 trap 'rm -rf "$LOGS"' EXIT
@@ -55,6 +56,7 @@ main() {
   stage brokers fetch_brokers || finish
   stage e2e e2e_tests || true
   stage demo demo || true
+  stage chaos chaos || true
   finish
 }
 
@@ -102,6 +104,11 @@ main() {
   # The main job once more as a user would see it, with loss, so that repair is at work.
   demo() {
     timeout -k 10 "$DEMO_LIMIT" "$DDC_BIN" demo --records 20000 --loss 0.01
+  }
+
+  # A minute of faults with a fixed seed; `make chaos` takes any.
+  chaos() {
+    timeout -k 10 "$CHAOS_LIMIT" scripts/chaos.sh --seconds 60 --seed 1
   }
 
   cargo_test() { timeout -k 10 "$1" cargo test --workspace --locked --no-fail-fast "${@:2}"; }

@@ -16,6 +16,8 @@ use ddc_kafka::admin::Admin;
 use ddc_kafka::context::Reporter;
 use ddc_kafka::settings::{ClientSettings, Role};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::reaper;
 use crate::wait;
 
@@ -30,6 +32,7 @@ pub struct Broker {
     version: String,
     port: u16,
     directory: PathBuf,
+    profile: &'static str,
     properties: Vec<String>,
     process: Mutex<Option<Child>>,
 }
@@ -76,11 +79,24 @@ impl Broker {
     pub fn start_with(name: &str, line: &str, properties: &[&str]) -> Broker {
         let directory = tempfile::Builder::new().prefix("ddc-e2e-").tempdir().unwrap().keep();
         reaper::remove_at_end(&directory);
+        Broker::start_in(directory, name, line, "secure", properties)
+    }
+
+    /// Starts one whose data and log stay in this directory; `profile` is `secure` or `plaintext`; `properties` are more lines
+    /// of its configuration, which stand above others.
+    pub fn start_in(
+        directory: PathBuf,
+        name: &str,
+        line: &str,
+        profile: &'static str,
+        properties: &[&str],
+    ) -> Broker {
         let broker = Broker {
             name: name.to_owned(),
             version: version(line),
             port: free_block(5),
             directory,
+            profile,
             properties: properties.iter().map(|&property| property.to_owned()).collect(),
             process: Mutex::new(None),
         };
@@ -88,7 +104,7 @@ impl Broker {
         broker
     }
 
-    /// Starts it again after [`Self::kill`] and waits until it answers.
+    /// Starts it again after [`Self::kill`] or [`Self::stop`] and waits until it answers.
     pub fn restart(&self) {
         self.run();
         self.wait_ready();
@@ -100,7 +116,7 @@ impl Broker {
             .args(["run", &self.name, &self.version, &self.port.to_string()])
             .arg("--dir")
             .arg(&self.directory)
-            .args(["--profile", "secure"])
+            .args(["--profile", self.profile])
             // So that a killed member's partitions are free again soon.
             .args(["--property", "group.min.session.timeout.ms=1000"])
             .args(self.properties.iter().flat_map(|property| ["--property", property]))
@@ -139,6 +155,24 @@ impl Broker {
             child.kill().unwrap();
             child.wait().unwrap();
             reaper::ended(&child);
+        }
+    }
+
+    /// SIGTERM: a planned stop. Waits for its end.
+    pub fn stop(&self) {
+        self.signal(Signal::TERM);
+        if let Some(mut child) = self.process().take() {
+            wait::until(&format!("broker {} stops", self.name), READY, || {
+                child.try_wait().unwrap().ok_or("it runs")
+            });
+            reaper::ended(&child);
+        }
+    }
+
+    /// Sends a signal, if it runs.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(child) = &*self.process() {
+            kill_process(Pid::from_child(child), signal).unwrap();
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll as Polled, Waker};
 use std::time::Duration;
 
 use ddc_kafka::admin::{Admin, Created, TopicSpec};
 use ddc_kafka::context::Reporter;
 use ddc_kafka::settings::{ClientSettings, Role};
+use ddc_kafka::topic_id::{Poll, TopicIds};
 
 use rdkafka::admin::AdminOptions;
 use rdkafka::{Offset, TopicPartitionList};
@@ -68,8 +69,8 @@ impl Cluster {
         let mut context = Context::from_waker(Waker::noop());
         wait::until(&format!("{topic}[{partition}] begins at {before}"), SHOWN, || {
             match deleting.as_mut().poll(&mut context) {
-                Poll::Ready(answer) => answer.map(drop).map_err(|error| error.to_string()),
-                Poll::Pending => Err("no answer".to_owned()),
+                Polled::Ready(answer) => answer.map(drop).map_err(|error| error.to_string()),
+                Polled::Pending => Err("no answer".to_owned()),
             }
         });
     }
@@ -78,6 +79,25 @@ impl Cluster {
     pub fn partitions(&self, topic: &str) -> Option<u32> {
         wait::until(&format!("{} tells the partitions of {topic}", self.brokers), SHOWN, || {
             self.admin.partition_counts(&[topic], CALL).map(|counts| counts[topic])
+        })
+    }
+
+    /// The id of the topic's present life, in hexadecimal, as the gap journal writes it.
+    pub fn topic_id(&self, topic: &str) -> String {
+        let mut ids = TopicIds::new(self.admin.client(), CALL);
+        wait::until(&format!("{} tells the id of {topic}", self.brokers), SHOWN, || {
+            match ids.poll() {
+                Poll::Answered(answers) => {
+                    let id = answers.into_iter().find_map(|(_, facts)| facts.ok()?.id);
+                    return id
+                        .map(|id| format!("{:032x}", u128::from_be_bytes(id.to_bytes())))
+                        .ok_or("no id");
+                }
+                Poll::Pending => {}
+                // Asked for the first time, or once more.
+                Poll::Idle | Poll::NoAnswer { .. } => drop(ids.ask(&[topic])),
+            }
+            Err("no answer")
         })
     }
 

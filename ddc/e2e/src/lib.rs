@@ -8,6 +8,7 @@
 //! | module      | what it is for                                                             |
 //! |-------------|----------------------------------------------------------------------------|
 //! | [`broker`]  | Apache Kafka as a process of our own: started, killed, restarted           |
+//! | [`chaos`]   | both clusters, both proxies and a seeded plan of faults: what `make chaos` runs  |
 //! | [`cluster`] | topics: created, deleted, given more partitions                            |
 //! | [`http`]    | a plain GET to a listener on loopback                                      |
 //! | [`netns`]   | a software diode: namespaces and a bridge that passes one direction only   |
@@ -23,6 +24,7 @@
 #![allow(clippy::unwrap_used, reason = "a harness of tests: what goes wrong must fail the test")]
 
 pub mod broker;
+pub mod chaos;
 pub mod cluster;
 pub mod http;
 pub mod netns;

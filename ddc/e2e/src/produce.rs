@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ddc_kafka::lifeline::Lifeline;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
@@ -75,6 +76,7 @@ pub fn now_millis() -> i64 {
 /// Writes to one cluster, idempotent, in order, and forgets nothing: a cluster that is away is waited for.
 pub struct Producer {
     inner: BaseProducer<Counting>,
+    lifeline: Lifeline,
 }
 
 #[derive(Clone, Default)]
@@ -109,7 +111,7 @@ impl Producer {
             .set("reconnect.backoff.max.ms", "500")
             .create_with_context(Counting::default())
             .unwrap();
-        Producer { inner }
+        Producer { inner, lifeline: Lifeline::default() }
     }
 
     /// Hands a record over; waits while there is no room.
@@ -127,13 +129,18 @@ impl Producer {
             match self.inner.send(record) {
                 Ok(()) => break,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    self.inner.poll(Duration::from_millis(5));
+                    self.serve(Duration::from_millis(5));
                     record = back;
                 }
                 Err((error, _)) => panic!("producing to {topic}[{partition}]: {error}"),
             }
         }
-        self.inner.poll(Duration::ZERO);
+        self.serve(Duration::ZERO);
+    }
+
+    fn serve(&self, wait: Duration) {
+        self.lifeline.look(&self.inner);
+        self.inner.poll(wait);
     }
 
     /// Waits until the cluster has everything.
@@ -141,7 +148,7 @@ impl Producer {
         let start = Instant::now();
         while self.inner.in_flight_count() > 0 {
             assert!(start.elapsed() < FLUSH, "{} records unacknowledged", self.inner.in_flight_count());
-            self.inner.poll(Duration::from_millis(1));
+            self.serve(Duration::from_millis(1));
         }
         let failed = self.inner.context().failed.load(Ordering::Relaxed);
         assert_eq!(failed, 0, "the source refused records of the test");

@@ -43,9 +43,9 @@ pub struct Link {
     pub egress: Settings,
 }
 
-/// A configuration that a test changes before a start.
+/// A configuration that a test changes before a start, and the environment of the process.
 #[derive(Debug, Clone)]
-pub struct Settings(toml::Table);
+pub struct Settings(toml::Table, Vec<(String, String)>);
 
 impl Settings {
     /// Sets `a.b.c = value`, making the tables on the way. A name of the path that holds dots is not meant.
@@ -59,6 +59,12 @@ impl Settings {
                 .expect("it is a table")
         });
         table.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Sets a variable of the process's environment.
+    pub fn environment(&mut self, name: &str, value: impl Into<String>) -> &mut Self {
+        self.1.push((name.to_owned(), value.into()));
         self
     }
 
@@ -105,7 +111,13 @@ fn lay_over(base: &mut toml::Table, above: &toml::Table) {
 impl Link {
     /// A link named `name` (which must be unique in a run, since it names the consumer group) from one cluster to another.
     pub fn new(name: &str, source: &str, destination: &str, topics: &[&str]) -> Link {
-        let directory = Arc::new(tempfile::Builder::new().prefix("ddc-e2e-link-").tempdir().unwrap());
+        let directory = tempfile::Builder::new().prefix("ddc-e2e-link-").tempdir().unwrap();
+        Link::new_in(directory, name, source, destination, topics)
+    }
+
+    /// The same with its files in this directory.
+    pub fn new_in(directory: TempDir, name: &str, source: &str, destination: &str, topics: &[&str]) -> Link {
+        let directory = Arc::new(directory);
         let ports = free_block(3);
         let key = directory.path().join("link.key");
         let made =
@@ -117,7 +129,7 @@ impl Link {
                  [[link.keys]]\nid = 1\nfile = \"link.key\"\n\
                  [admin]\nlisten = \"127.0.0.1:{admin}\"\n[log]\nformat = \"json\"\n"
             );
-            Settings(text.parse().expect("it is TOML"))
+            Settings(text.parse().expect("it is TOML"), Vec::new())
         };
         let (mut ingress, mut egress) = (both("ingress", ports + 1), both("egress", ports + 2));
         let strings = |texts: &[&str]| texts.iter().map(|text| (*text).into()).collect::<Vec<toml::Value>>();
@@ -187,6 +199,18 @@ impl Link {
         Proxy::start(self, "egress", &self.egress, self.ports + 2)
     }
 
+    /// Writes both configurations; a running side takes them over at SIGHUP, what it can.
+    pub fn write(&self) {
+        self.write_side("ingress", &self.ingress);
+        self.write_side("egress", &self.egress);
+    }
+
+    fn write_side(&self, side: &str, settings: &Settings) -> PathBuf {
+        let file = self.directory.path().join(format!("{side}.toml"));
+        fs::write(&file, toml::to_string(&settings.0).unwrap()).unwrap();
+        file
+    }
+
     /// Starts both and waits until both are ready.
     pub fn start(&self) -> (Proxy, Proxy) {
         let (egress, ingress) = (self.start_egress(), self.start_ingress());
@@ -211,8 +235,7 @@ pub struct Proxy {
 
 impl Proxy {
     fn start(link: &Link, side: &str, settings: &Settings, admin: u16) -> Proxy {
-        let file = link.directory.path().join(format!("{side}.toml"));
-        fs::write(&file, toml::to_string(&settings.0).unwrap()).unwrap();
+        let file = link.write_side(side, settings);
         let path = link.directory.path().join(format!("{side}.log"));
         let log = OpenOptions::new().create(true).append(true).open(&path).unwrap();
         let log_start = log.metadata().unwrap().len();
@@ -220,6 +243,7 @@ impl Proxy {
             .arg(side)
             .arg("-c")
             .arg(&file)
+            .envs(settings.1.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use ddc_kafka::lifeline::Lifeline;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
@@ -63,6 +64,7 @@ pub struct Named {
 /// Reads one topic from its beginning, as far as it goes; goes on where it stopped.
 pub struct Reader {
     consumer: BaseConsumer,
+    lifeline: Lifeline,
     topic: String,
     next: BTreeMap<i32, i64>,
     /// Where to begin, in partitions where that is not the beginning.
@@ -88,6 +90,7 @@ impl Reader {
             .unwrap();
         Reader {
             consumer,
+            lifeline: Lifeline::default(),
             topic: topic.to_owned(),
             next: BTreeMap::new(),
             begin: BTreeMap::new(),
@@ -97,6 +100,7 @@ impl Reader {
 
     /// Reads what is there now. An error: the cluster does not answer or lacks the topic.
     pub fn read(&mut self) -> Result<(), String> {
+        self.lifeline.look(&self.consumer);
         let metadata =
             self.consumer.fetch_metadata(Some(&self.topic), CALL).map_err(|error| error.to_string())?;
         let found = metadata.topics().first().ok_or("no such topic")?;
@@ -282,10 +286,10 @@ pub fn compare(topic: &str, source: &[Row], destination: &[Row]) -> Outcome {
     outcome
 }
 
-type Provenance<'a> = (&'a [(String, Option<Vec<u8>>)], bool, &'a str, (i32, i64));
+pub(crate) type Provenance<'a> = (&'a [(String, Option<Vec<u8>>)], bool, &'a str, (i32, i64));
 
 /// The record's own headers, whether it is marked as late, and where it comes from.
-fn provenance(headers: &HeaderList) -> Option<Provenance<'_>> {
+pub(crate) fn provenance(headers: &HeaderList) -> Option<Provenance<'_>> {
     let (own, last) = headers.split_at(headers.len().checked_sub(3)?);
     let text = |at: usize, name: &str| {
         let (found, value) = &last[at];

@@ -20,10 +20,12 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use crate::context::{Reporter, ReportingContext};
 use crate::errors::{Verdict, classify, classify_code};
+use crate::lifeline::Lifeline;
 
 /// An admin client of one cluster. Has a connection and a thread of its own; drop it when not needed.
 pub struct Admin {
     client: Arc<AdminClient<ReportingContext>>,
+    lifeline: Lifeline,
 }
 
 /// A topic to be created.
@@ -142,7 +144,8 @@ impl Admin {
     /// A client of the cluster; it connects when first used. `config` comes from
     /// [`ClientSettings::build`](crate::settings::ClientSettings::build) for [`Role::Admin`](crate::settings::Role::Admin).
     pub fn new(config: &ClientConfig, reporter: Reporter) -> KafkaResult<Admin> {
-        Ok(Admin { client: Arc::new(config.create_with_context(ReportingContext(reporter))?) })
+        let client = Arc::new(config.create_with_context(ReportingContext(reporter))?);
+        Ok(Admin { client, lifeline: Lifeline::default() })
     }
 
     /// The client, for [`TopicIds`](crate::topic_id::TopicIds).
@@ -168,7 +171,7 @@ impl Admin {
         for (key, value) in &spec.config {
             topic = topic.set(key, value);
         }
-        let results = wait(self.client.create_topics([&topic], options), timeout, doing)?;
+        let results = wait(self.usable().create_topics([&topic], options), timeout, doing)?;
         match results.into_iter().next() {
             Some(Ok(_)) => Ok(Created::Now),
             Some(Err((_, Code::TopicAlreadyExists))) => Ok(Created::Before),
@@ -186,7 +189,7 @@ impl Admin {
     pub fn add_partitions(&self, topic: &str, partitions: u32, timeout: Duration) -> Result<(), AdminError> {
         let doing = || format!("raising topic {topic} to {partitions} partitions");
         let wanted = NewPartitions::new(topic, partitions as usize);
-        let results = wait(self.client.create_partitions([&wanted], &options(timeout)), timeout, doing)?;
+        let results = wait(self.usable().create_partitions([&wanted], &options(timeout)), timeout, doing)?;
         match results.into_iter().next() {
             Some(Ok(_)) => Ok(()),
             Some(Err((_, code))) => Err(AdminError::of_code(doing(), code)),
@@ -197,7 +200,7 @@ impl Admin {
     /// Deletes a topic. DDC itself never does; tests and the demo do.
     pub fn delete_topic(&self, topic: &str, timeout: Duration) -> Result<(), AdminError> {
         let doing = || format!("deleting topic {topic}");
-        let results = wait(self.client.delete_topics(&[topic], &options(timeout)), timeout, doing)?;
+        let results = wait(self.usable().delete_topics(&[topic], &options(timeout)), timeout, doing)?;
         match results.into_iter().next() {
             Some(Ok(_)) => Ok(()),
             Some(Err((_, code))) => Err(AdminError::of_code(doing(), code)),
@@ -209,7 +212,7 @@ impl Admin {
     pub fn topic_configs(&self, topics: &[&str], timeout: Duration) -> Result<TopicConfigs, AdminError> {
         let doing = || format!("reading the configuration of {} topics", topics.len());
         let specifiers: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-        let results = wait(self.client.describe_configs(&specifiers, &options(timeout)), timeout, doing)?;
+        let results = wait(self.usable().describe_configs(&specifiers, &options(timeout)), timeout, doing)?;
         Ok(topics
             .iter()
             .zip(results)
@@ -236,7 +239,7 @@ impl Admin {
     ) -> Result<BTreeMap<String, String>, AdminError> {
         let doing = || format!("reading the configuration of topic {topic}");
         let specifiers = [ResourceSpecifier::Topic(topic)];
-        let results = wait(self.client.describe_configs(&specifiers, &options(timeout)), timeout, doing)?;
+        let results = wait(self.usable().describe_configs(&specifiers, &options(timeout)), timeout, doing)?;
         match results.into_iter().next() {
             Some(Ok(resource)) if !resource.entries.is_empty() => Ok(resource
                 .entries
@@ -261,7 +264,7 @@ impl Admin {
             let doing = || format!("asking for the partitions of topic {topic}");
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             let metadata = self
-                .client
+                .usable()
                 .inner()
                 .fetch_metadata(Some(topic), left)
                 .map_err(|error| AdminError::new(doing(), &error))?;
@@ -279,9 +282,14 @@ impl Admin {
         Ok(counts)
     }
 
+    fn usable(&self) -> &AdminClient<ReportingContext> {
+        self.lifeline.look(&*self.client);
+        &self.client
+    }
+
     /// The cluster's id, as a sign that it answers.
     pub fn cluster_id(&self, timeout: Duration) -> Option<String> {
-        self.client.inner().fetch_cluster_id(timeout)
+        self.usable().inner().fetch_cluster_id(timeout)
     }
 }
 

@@ -34,6 +34,7 @@ use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 use crate::batch::{Batch, ReadQueue};
 use crate::commit::{CommitError, CommitId, CommitResult, Commits};
 use crate::context::{Reporter, lock};
+use crate::lifeline::Lifeline;
 use crate::native::NativeHandle;
 use crate::native::sealed::Native;
 
@@ -46,6 +47,7 @@ pub struct GroupMember {
     queue: ReadQueue<GroupContext>,
     commits: Commits,
     consumer: Arc<BaseConsumer<GroupContext>>,
+    lifeline: Lifeline,
     /// The rebalance that was handed to the caller and not answered yet.
     unanswered: Option<Rebalance>,
 }
@@ -95,7 +97,7 @@ impl GroupMember {
         let consumer: Arc<BaseConsumer<GroupContext>> = Arc::new(config.create_with_context(context)?);
         let queue = ReadQueue::new(Arc::clone(&consumer), batch_records);
         let commits = Commits::new(Arc::clone(&consumer) as Arc<dyn NativeHandle>);
-        Ok(GroupMember { queue, commits, consumer, unanswered: None })
+        Ok(GroupMember { queue, commits, consumer, lifeline: Lifeline::default(), unanswered: None })
     }
 
     /// Joins the group for these topics: names, or regular expressions that begin with `^`.
@@ -155,6 +157,7 @@ impl GroupMember {
     /// Serves librdkafka (callbacks, logs, errors) and yields the next event; returns at once. To be called until
     /// `None` in every turn of the loop, also while nothing is read: it is what keeps the membership.
     pub fn serve(&mut self) -> Option<GroupEvent> {
+        self.lifeline.look(&*self.consumer);
         self.queue.reattach();
         if let Some(event) = self.next_event() {
             return Some(event);

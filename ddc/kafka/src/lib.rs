@@ -17,6 +17,7 @@
 //! | [`topic_id`] | Kafka's topic ids, asked for without blocking                                   |
 //! | [`admin`]    | create and describe topics from a thread without a runtime, each call bounded    |
 //! | [`operations`] | what the cluster's ACLs allow this client                                     |
+//! | [`lifeline`] | brokers for a client that librdkafka has left without any                       |
 //! | [`errors`]   | what an error means to an operator: kind, reason for metrics, advice             |
 //! | [`binary`]   | what this binary's Kafka client can do, and which package has what it lacks        |
 //! | [`context`]  | librdkafka's log lines and errors → tracing and a state that can be shown        |
@@ -30,6 +31,7 @@ pub mod commit;
 pub mod context;
 pub mod errors;
 pub mod group;
+pub mod lifeline;
 mod native;
 pub mod operations;
 pub mod range;

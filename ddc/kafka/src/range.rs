@@ -20,6 +20,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use crate::admin::Admin;
 use crate::batch::{Batch, ReadError, ReadQueue};
 use crate::context::{Reporter, ReportingContext};
+use crate::lifeline::Lifeline;
 use crate::topic_id::{Poll, TopicError, TopicFacts, TopicIds};
 
 impl ConsumerContext for ReportingContext {}
@@ -32,6 +33,7 @@ pub struct RangeReader {
     // Queues before the clients they came from.
     queue: ReadQueue<ReportingContext>,
     consumer: Arc<BaseConsumer<ReportingContext>>,
+    lifeline: Lifeline,
     /// Over connections of their own: they do not wait behind a long poll.
     ids: TopicIds,
     reading: Option<(String, i32)>,
@@ -52,7 +54,7 @@ impl RangeReader {
         let consumer: Arc<BaseConsumer<ReportingContext>> = Arc::new(reading.create_with_context(context)?);
         let queue = ReadQueue::new(Arc::clone(&consumer), batch_records);
         let ids = TopicIds::new(Admin::new(asking, reporter)?.client(), answer_timeout);
-        Ok(RangeReader { queue, consumer, ids, reading: None })
+        Ok(RangeReader { queue, consumer, lifeline: Lifeline::default(), ids, reading: None })
     }
 
     /// What the brokers say of a topic. Brokers without topic ids tell none, but the number of partitions.
@@ -89,6 +91,7 @@ impl RangeReader {
 
     /// The lowest offset that the brokers have and the one behind the last that can be read.
     pub fn watermarks(&self, topic: &str, partition: i32, timeout: Duration) -> KafkaResult<(i64, i64)> {
+        self.lifeline.look(&*self.consumer);
         self.consumer.fetch_watermarks(topic, partition, timeout)
     }
 
@@ -113,6 +116,7 @@ impl RangeReader {
 
     /// Reads what is there, see [`ReadQueue::read`]. The end of the log comes as an error, see [`end_of_log`].
     pub fn read(&mut self, timeout: Duration) -> Batch<'_> {
+        self.lifeline.look(&*self.consumer);
         self.queue.reattach();
         // Serves librdkafka's callbacks; no record comes this way, and errors come by the reporter too.
         let _ = self.consumer.poll(Duration::ZERO);

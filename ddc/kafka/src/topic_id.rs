@@ -18,6 +18,7 @@ use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use crate::errors::{Verdict, classify_code};
+use crate::lifeline::Lifeline;
 use crate::native::{Event, NativeHandle, OwnedQueue};
 
 /// The identity of a topic's life: another one after each re-creation. Printed as Kafka prints it.
@@ -29,6 +30,7 @@ pub struct TopicIds {
     // Before the client: a queue must go first.
     queue: OwnedQueue,
     client: Arc<dyn NativeHandle>,
+    lifeline: Lifeline,
     timeout: Duration,
     pending: Option<Pending>,
     /// Numbers the questions, so that a late answer to an older one is not taken for this one's.
@@ -107,7 +109,14 @@ impl TopicIds {
     /// (0.2–0.5 s measured); an admin client's comes in 1–3 ms. An answer that takes longer than `timeout` (1 s … 5 min) is none.
     pub fn new(client: Arc<dyn NativeHandle>, timeout: Duration) -> TopicIds {
         let timeout = timeout.clamp(Duration::from_secs(1), Duration::from_mins(5));
-        TopicIds { queue: OwnedQueue::new(&*client), client, timeout, pending: None, serial: 0 }
+        TopicIds {
+            queue: OwnedQueue::new(&*client),
+            client,
+            lifeline: Lifeline::default(),
+            timeout,
+            pending: None,
+            serial: 0,
+        }
     }
 
     /// Sends one question about these topics. Returns at once.
@@ -127,6 +136,7 @@ impl TopicIds {
             .map(|name| CString::new(*name))
             .collect::<Result<Vec<CString>, _>>()
             .map_err(|_| AskError::ZeroByte)?;
+        self.lifeline.look(&*self.client);
         self.serial += 1;
         self.send(&c_names);
         self.pending = Some(Pending {

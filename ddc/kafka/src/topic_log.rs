@@ -26,6 +26,7 @@ use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaMessage, RDKafkaTopic};
 use crate::batch::{ReadError, Record};
 use crate::context::{Reporter, ReportingContext};
 use crate::errors::{Kind, Verdict, classify_code, code_of};
+use crate::lifeline::Lifeline;
 use crate::native::{NativeHandle, OwnedQueue, sealed::Native};
 use crate::range::end_of_log;
 use crate::settings::{ClientSettings, Role};
@@ -51,6 +52,7 @@ const EVENTS_PER_TURN: usize = 64;
 pub struct TopicLog {
     topic: String,
     reading: Reading,
+    lifeline: Lifeline,
     /// Over connections of their own, which no long poll holds up.
     ids: TopicIds,
     asking: Arc<BaseConsumer<ReportingContext>>,
@@ -160,6 +162,7 @@ impl TopicLog {
         Ok(TopicLog {
             topic: topic.to_owned(),
             reading,
+            lifeline: Lifeline::default(),
             ids,
             asking,
             reporter,
@@ -295,6 +298,7 @@ impl TopicLog {
                 events += 1;
             }
         }
+        self.lifeline.look(&*self.reading.client);
         match self.ids.poll() {
             Poll::Pending => return Ok(()),
             Poll::Idle => {}

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::num::NonZeroU64;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::thread::{clock_nanosleep_absolute, set_current_timer_slack};
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -62,11 +62,11 @@ pub fn kept_within() -> io::Result<Option<Duration>> {
 
 /// Microseconds since 1970 by this host's wall clock; 0 when the clock stands before that.
 ///
-/// May jump either way when the clock is set.
+/// May jump either way when the clock is set. Asked through the C library, as the rest of the process does: rustix asks
+/// the kernel past it, and then the chaos harness could not set one process's clock back without the whole machine's.
 pub fn wall_clock_micros() -> u64 {
-    let now = clock_gettime(ClockId::Realtime);
-    u64::try_from(now.tv_sec)
-        .map_or(0, |seconds| seconds.saturating_mul(1_000_000) + now.tv_nsec as u64 / 1_000)
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// Time since this host was started, suspension included. Never goes back, while it runs.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ddc_kafka::context::Reporter;
 use ddc_kafka::errors::code_of;
+use ddc_kafka::lifeline::Lifeline;
 use ddc_wire::{Record, Timestamp};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
@@ -63,6 +64,7 @@ pub struct Producer {
     config: ClientConfig,
     reporter: Reporter,
     client: BaseProducer<Delivery>,
+    lifeline: Lifeline,
     answers: Answers,
     headers: HeaderWriter,
 }
@@ -71,7 +73,8 @@ impl Producer {
     /// With a configuration built for the role `Sink`. Connects in the background.
     pub fn new(config: ClientConfig, reporter: Reporter, provenance: bool) -> KafkaResult<Self> {
         let (client, answers) = open(&config, &reporter)?;
-        Ok(Self { config, reporter, client, answers, headers: HeaderWriter::new(provenance) })
+        let headers = HeaderWriter::new(provenance);
+        Ok(Self { config, reporter, client, lifeline: Lifeline::default(), answers, headers })
     }
 
     /// Hands a record over under a number that its answer will carry. Returns how many of its header names had
@@ -114,6 +117,7 @@ impl Producer {
 
     /// Appends the answers that have come. Does not wait.
     pub fn answers(&self, out: &mut Vec<Answer>) {
+        self.lifeline.look(&self.client);
         // One poll serves one event; an event answers for a whole produce batch.
         for _ in 0..MAX_POLLS {
             self.client.poll(Duration::ZERO);
@@ -161,7 +165,7 @@ impl Producer {
     /// Replaces the producer. Answers of the old one no longer come: the caller sends again what was not answered.
     pub fn rebuild(&mut self) -> KafkaResult<()> {
         let (client, answers) = open(&self.config, &self.reporter)?;
-        (self.client, self.answers) = (client, answers);
+        (self.client, self.answers, self.lifeline) = (client, answers, Lifeline::default());
         Ok(())
     }
 
