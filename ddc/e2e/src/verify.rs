@@ -23,6 +23,8 @@ const CALL: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_millis(400);
 /// How long nothing must come behind what looks like the end of a partition.
 const QUIET_END: Duration = Duration::from_millis(100);
+/// The same when nobody has said that it is the end.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Header names, and values that may be null.
 pub type HeaderList = Vec<(String, Option<Vec<u8>>)>;
@@ -131,9 +133,11 @@ impl Reader {
             if behind.peek().is_none() {
                 return Ok(());
             }
-            // What ends transactions has an offset and is no record: where nothing more comes behind the end, it was that. An end told
-            // before this call can be an old one: so a moment is waited.
-            if behind.all(|(partition, _)| ended.contains(partition)) && last.elapsed() > QUIET_END {
+            // What ends transactions has an offset and is no record, nor is what was aborted: where nothing more comes, it was that. An
+            // end told before this call can be an old one, and one that was told is not told again: so a moment is waited.
+            let quiet =
+                if behind.all(|(partition, _)| ended.contains(partition)) { QUIET_END } else { SILENCE };
+            if last.elapsed() > quiet {
                 self.next.extend(ends);
                 return Ok(());
             }

@@ -195,7 +195,9 @@ impl Ownership {
     /// Makes the topic, the reader and the producer.
     fn rebuild(&mut self, writer: &mut Writer) -> Outcome {
         self.reading = None;
-        writer.books.tick.mark();
+        if let Err(why) = writer.prepare() {
+            return self.failed("the producer cannot be built", &why, writer);
+        }
         if let Err(why) = self.ensure_topic() {
             return self.failed("the progress topic is not ready", &why, writer);
         }
@@ -218,7 +220,7 @@ impl Ownership {
                 let what = if self.transactional {
                     "the destination has not let this egress begin transactions; if it never will, set delivery = \"at_least_once\" in [sink.kafka]"
                 } else {
-                    "the producer cannot be built"
+                    "the producer is not ready"
                 };
                 self.failed(what, &why, writer)
             }

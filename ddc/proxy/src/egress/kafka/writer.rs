@@ -144,9 +144,9 @@ impl Writer {
         self.transactional
     }
 
-    /// Replaces the producer; in transactions it is ready when its id is registered, which fences whoever had it before.
-    /// The error says why not now; it is to be called again.
-    pub(super) fn rebuild(&mut self) -> Result<(), String> {
+    /// Makes the producer that is to replace the one there is, if it is not made yet; it connects in the background, and what keeps it
+    /// from that is heard by its reporter.
+    pub(super) fn prepare(&mut self) -> Result<(), String> {
         self.forget_attempt();
         // Before the new one is made, so that the two never live side by side.
         if self.producer.take().is_some() {
@@ -157,13 +157,23 @@ impl Writer {
             None => Producer::new(self.config.clone(), self.reporter.clone(), self.provenance)
                 .map_err(|error| error.to_string())?,
         };
+        producer.answers(&mut self.answers);
+        self.answers.clear();
+        self.joining = Some(producer);
+        self.count_client_error();
         self.books.tick.mark();
+        Ok(())
+    }
+
+    /// The producer that was prepared takes over; in transactions it is ready when its id is registered, which fences whoever had it
+    /// before. The error says why not now; it is to be called again.
+    pub(super) fn rebuild(&mut self) -> Result<(), String> {
+        let Some(producer) = self.joining.take() else { return Err("no producer is prepared".to_owned()) };
         if self.transactional
             && let Err(error) = producer.init_transactions(CALL)
         {
             let again = matches!(error, TransactionError::Again(..));
             self.joining = again.then_some(producer);
-            self.count_client_error();
             return Err(error.text().to_owned());
         }
         *lock(&self.books.shared.sink_problem) = None;
