@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::bindings as sys;
+use rdkafka::bindings::rd_kafka_AclOperation_t as Acl;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use crate::native::{Event, NativeHandle, OwnedQueue};
@@ -111,7 +112,6 @@ unsafe fn describe(
         let mut count = 0;
         let listed = sys::rd_kafka_TopicDescription_authorized_operations(topic, &raw mut count);
         let listed = if listed.is_null() { &[] } else { slice::from_raw_parts(listed, count) };
-        use sys::rd_kafka_AclOperation_t as Acl;
         let has =
             |operation| listed.contains(&operation) || listed.contains(&Acl::RD_KAFKA_ACL_OPERATION_ALL);
         let operations = Operations {

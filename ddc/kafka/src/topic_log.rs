@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::topic_partition_list::{TopicPartitionList, TopicPartitionListElem};
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaMessage, RDKafkaTopic};
 
 use crate::batch::{ReadError, Record};
@@ -301,9 +301,8 @@ impl TopicLog {
         self.lifeline.look(&*self.reading.client);
         match self.ids.poll() {
             Poll::Pending => return Ok(()),
-            Poll::Idle => {}
-            // Brokers without ids, or away: the reading client says which.
-            Poll::NoAnswer { .. } => {}
+            // No answer: brokers without ids, or away; the reading client says which.
+            Poll::Idle | Poll::NoAnswer { .. } => {}
             Poll::Answered(answers) => {
                 for (_, answer) in answers {
                     self.compare(answer)?;
@@ -402,7 +401,7 @@ impl Reading {
         // SAFETY: the client is alive; the list is ours and not shared, and librdkafka writes into its elements.
         let code = unsafe { sys::rd_kafka_position(self.client.native(), self.place.ptr()) };
         let elements = self.place.elements();
-        match (code, elements.first().map(|element| element.offset())) {
+        match (code, elements.first().map(TopicPartitionListElem::offset)) {
             (sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR, Some(rdkafka::Offset::Offset(offset))) => {
                 offset
             }

@@ -75,9 +75,10 @@ fn lacking(command: usize, operation: &str) -> String {
 
 /// A broker that allows nothing but what is given, and everything to its plaintext listener.
 fn broker(line: &str, users: &[String]) -> Broker {
-    let users: String = users.iter().map(|user| format!(" user_{user}=\"{PASSWORD}\"")).collect();
+    let users: Vec<_> = users.iter().map(|user| format!("user_{user}=\"{PASSWORD}\"")).collect();
+    let users = users.join(" ");
     let login = format!(
-        "listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required{users};"
+        "listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required {users};"
     );
     timed(&format!("a broker with an authorizer, Kafka {line}"), || {
         let broker = Broker::start_with(
@@ -257,11 +258,8 @@ fn consume(settings: &ClientSettings, topic: &str, group: &str) -> Result<(), St
             }
         }
         let batch = member.read(Duration::from_millis(20));
-        for item in batch.iter() {
-            match item {
-                Ok(_) => return Ok(()),
-                Err(error) => return Err(error.to_string()),
-            }
+        if let Some(item) = batch.iter().next() {
+            return item.map(drop).map_err(|error| error.to_string());
         }
     }
     Err("no record came".into())

@@ -144,9 +144,9 @@ fn same(found: &str, wanted: &str) -> bool {
 
 /// How to make the topic by hand.
 fn mend(topic: &str) -> String {
-    let settings: String =
-        PROGRESS_SETTINGS.iter().map(|(key, value)| format!(" --config {key}={value}")).collect();
-    format!("run: kafka-topics.sh --create --topic {topic} --partitions 1{settings}")
+    let settings: Vec<_> =
+        PROGRESS_SETTINGS.iter().map(|(key, value)| format!("--config {key}={value}")).collect();
+    format!("run: kafka-topics.sh --create --topic {topic} --partitions 1 {}", settings.join(" "))
 }
 
 #[cfg(test)]
