@@ -33,8 +33,6 @@ pub struct Broker {
     port: u16,
     directory: PathBuf,
     profile: &'static str,
-    /// More lines of its configuration.
-    properties: Vec<String>,
     process: Mutex<Option<Child>>,
 }
 
@@ -75,25 +73,17 @@ impl Broker {
     pub fn start(name: &str, line: &str) -> Broker {
         let directory = tempfile::Builder::new().prefix("ddc-e2e-").tempdir().unwrap().keep();
         reaper::remove_at_end(&directory);
-        Broker::start_in(directory, name, line, "secure", &[])
+        Broker::start_in(directory, name, line, "secure")
     }
 
-    /// Starts one whose data and log stay in this directory; `profile` is `secure` or `plaintext`; `properties` are more lines
-    /// of its configuration, which stand above others.
-    pub fn start_in(
-        directory: PathBuf,
-        name: &str,
-        line: &str,
-        profile: &'static str,
-        properties: &[&str],
-    ) -> Broker {
+    /// Starts one whose data and log stay in this directory; `profile` is `secure` or `plaintext`.
+    pub fn start_in(directory: PathBuf, name: &str, line: &str, profile: &'static str) -> Broker {
         let broker = Broker {
             name: name.to_owned(),
             version: version(line),
             port: free_block(5),
             directory,
             profile,
-            properties: properties.iter().map(|line| (*line).to_owned()).collect(),
             process: Mutex::new(None),
         };
         broker.run();
@@ -115,7 +105,6 @@ impl Broker {
             .args(["--profile", self.profile])
             // So that a killed member's partitions are free again soon.
             .args(["--property", "group.min.session.timeout.ms=1000"])
-            .args(self.properties.iter().flat_map(|line| ["--property", line]))
             .env("DDC_KAFKA_JVM_OPTS", JVM)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

@@ -113,7 +113,7 @@ impl World {
         let broker = |name: &str| {
             let directory = setup.directory.join(name);
             fs::create_dir_all(&directory).unwrap();
-            Broker::start_in(directory, name, "4", "plaintext", &[])
+            Broker::start_in(directory, name, "4", "plaintext")
         };
         let (source, destination) = (broker("source"), broker("destination"));
         source.wait_ready();

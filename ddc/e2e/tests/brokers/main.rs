@@ -9,7 +9,6 @@ use std::time::Duration;
 use ddc_e2e::broker::Pair;
 use ddc_e2e::cluster::Cluster;
 
-mod fenced;
 mod fields;
 mod gaps;
 mod gone;
