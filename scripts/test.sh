@@ -108,7 +108,7 @@ main() {
 
   # A minute of faults with a fixed seed; `make chaos` takes any.
   chaos() {
-    timeout -k 10 "$CHAOS_LIMIT" scripts/chaos.sh --seconds 60 --seed 1
+    timeout -k 10 "$CHAOS_LIMIT" scripts/chaos.sh --seconds 60 --seed 7
   }
 
   cargo_test() { timeout -k 10 "$1" cargo test --workspace --locked --no-fail-fast "${@:2}"; }

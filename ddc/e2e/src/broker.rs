@@ -21,8 +21,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::reaper;
 use crate::wait;
 
-/// A start after a crash takes up to 13 s on an idle machine.
-const READY: Duration = Duration::from_secs(90);
+/// A start after a crash takes up to 13 s on an idle machine, and was seen to take more than 90 s on one with 70 threads waiting.
+const READY: Duration = Duration::from_mins(3);
 /// Small tools' compiler only, and little memory: four of them run at once. Starts faster, too.
 const JVM: &str = "-Xmx400m -XX:+UseSerialGC -XX:TieredStopAtLevel=1";
 
@@ -82,8 +82,7 @@ impl Broker {
         Broker::start_in(directory, name, line, "secure", properties)
     }
 
-    /// Starts one whose data and log stay in this directory; `profile` is `secure` or `plaintext`; `properties` are more lines
-    /// of its configuration, which stand above others.
+    /// Starts one whose data and log stay in this directory; `profile` is `secure` or `plaintext`.
     pub fn start_in(
         directory: PathBuf,
         name: &str,

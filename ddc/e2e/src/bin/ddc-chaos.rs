@@ -19,7 +19,7 @@ struct Arguments {
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// Decides which faults strike when
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 7)]
     seed: u64,
     /// Records per second, all topics together
     #[arg(long, default_value_t = 400)]

@@ -10,7 +10,6 @@ use ddc_e2e::broker::Pair;
 use ddc_e2e::cluster::Cluster;
 
 mod dead_letters;
-mod fenced;
 mod fields;
 mod gaps;
 mod gone;
