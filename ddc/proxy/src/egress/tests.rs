@@ -17,6 +17,7 @@ use ddc_link::sender::{
     Compression, Datagrams, HeartbeatFacts, PackConfig, Packer, PartitionStart, Sender, SenderConfig, Slot,
     Step,
 };
+use ddc_telemetry::cells::Label as _;
 use ddc_telemetry::notify::Watchdog;
 use ddc_telemetry::reasons::{DropReason, MissingReason, SourceState as Told, SpoolRefusal, Thread};
 use ddc_udp::clock::wall_clock_micros;
