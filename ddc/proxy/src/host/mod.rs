@@ -45,7 +45,7 @@ pub fn link_side(config: &Config) -> Vec<Finding> {
     findings.extend(ports::admin(config));
     findings.extend(disk::look(&config.link().state_dir));
     if let Config::Egress(config) = config {
-        findings.extend(config.spool.as_ref().map(disk::spool).unwrap_or_default());
+        findings.extend(config.spool.as_deref().map(disk::spool).unwrap_or_default());
     }
     findings
 }

@@ -173,7 +173,9 @@ fn what_goes_in_comes_out_and_again_after_a_restart_until_it_is_settled() {
     assert_eq!(again.iter().map(|item| block(item)).collect::<Vec<_>>(), [3, 4, 5, 6, 7, 8, 9, 10]);
     assert!(again.iter().all(|item| item.dropped_before.is_none()));
     input.offer(batch(11)).unwrap();
-    assert_eq!(block(&taken(&mut output).unwrap()), 11);
+    let first = taken(&mut output).unwrap();
+    let restart = Dropped { batches: 0, reason: MissingReason::Restart };
+    assert_eq!((block(&first), first.dropped_before), (11, Some(restart)), "nobody received before it");
     for item in again {
         output.settle(item);
     }
