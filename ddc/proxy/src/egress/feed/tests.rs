@@ -98,7 +98,7 @@ fn batch(block: u64) -> ReleasedBatch {
         key_id: KeyId(3),
         first_block: block - 1,
         last_block: block,
-        content: if block % 5 == 0 { Content::Ledger } else { Content::Records },
+        content: if block.is_multiple_of(5) { Content::Ledger } else { Content::Records },
         codec: Codec::Zstd,
         raw_len: 12_345,
     };
@@ -278,13 +278,13 @@ fn the_oldest_goes_and_what_follows_says_why_also_after_a_restart() {
     assert_eq!((block(&second), reason(&second)), expected);
     drop((first, item, second, input, output));
 
-    let (_input, mut output) = place.open();
+    let (input, mut output) = place.open();
     let item = taken(&mut output).unwrap();
     assert_eq!(item.dropped_before.map(|dropped| dropped.reason), Some(MissingReason::SpoolFull));
     output.settle(item);
     let item = taken(&mut output).unwrap();
     output.settle(item);
-    drop((_input, output));
+    drop((input, output));
     let (_input, mut output) = place.open();
     let third = taken(&mut output).unwrap();
     assert_eq!(reason(&third), own(block(&third), MissingReason::SpoolFull), "it has been said");
