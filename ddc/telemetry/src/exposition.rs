@@ -19,7 +19,7 @@ use crate::cells::{BOUNDS, BUCKETS, Emit, Metric, Sample, Side, Snapshot, Value}
 /// The `Content-Type` of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The most links (a side of a link counts as one) a registry takes; it bounds the page at some 80,000 lines.
+/// The most links (a side of a link counts as one) a registry takes; it bounds the page at some 84,000 lines.
 pub const MAX_LINKS: usize = 512;
 
 /// The metrics of one side of one link: those of the side, and [`LinkMetrics::common`].

@@ -55,10 +55,10 @@ impl Stage {
             let sent = self.ingress.metric("ddc_ingress_records_sent_total", &[]);
             if sent >= records { Ok(()) } else { Err(format!("{sent} of {records}")) }
         });
-        let blocks = self.ingress.metric("ddc_ingress_blocks_sent_total", &[]);
+        // The heartbeat that counts them comes behind them.
         until("all is received", LIMIT, || {
-            let came = egress.metric("ddc_egress_blocks_received_total", &[]);
-            if came >= blocks { Ok(()) } else { Err(format!("{came} of {blocks} blocks")) }
+            let told = egress.metric("ddc_egress_source_records_sent", &[]);
+            if told >= records { Ok(()) } else { Err(format!("{told} of {records}")) }
         });
         // Until the last block is ordered and appended.
         std::thread::sleep(Duration::from_millis(500));

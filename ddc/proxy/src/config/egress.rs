@@ -41,7 +41,7 @@ pub struct EgressConfig {
     /// What may be held in memory between link and destination; without a spool, full = drop, counted, reported.
     pub buffer: ByteSize,
     /// What was received and is not settled, on disk; `None`: in memory only.
-    pub spool: Option<SpoolConfig>,
+    pub spool: Option<Box<SpoolConfig>>,
     /// Where records go.
     pub sink: Sink,
     /// The topic that gets what becomes of gaps.
@@ -276,7 +276,7 @@ pub(crate) fn validate(raw: RawEgress, checker: &mut Checker<'_>) -> Option<Box<
         (_, None) => Some("[sink.udp] never waits for a destination"),
         _ => None,
     };
-    let spool = spool(raw_spool, &settings, receive.max_record_bytes, no_spool, checker);
+    let spool = spool(&raw_spool, &settings, receive.max_record_bytes, no_spool, checker).map(Box::new);
     let sink = match (sink.kafka, sink.udp) {
         (Some(kafka), None) => {
             let sink = kafka_sink(kafka, &raw_link.common.name, receive.max_record_bytes, checker);

@@ -94,7 +94,7 @@ impl SpoolConfig {
 }
 
 pub(crate) fn spool(
-    raw: RawSpool,
+    raw: &RawSpool,
     link: &LinkSettings,
     max_record_bytes: ByteSize,
     why_not: Option<&str>,

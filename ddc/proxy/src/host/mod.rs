@@ -46,7 +46,7 @@ pub fn link_side(config: &Config) -> Vec<Finding> {
     findings.extend(ports::admin(config));
     findings.extend(disk::look(&config.link().state_dir));
     if let Config::Egress(config) = config {
-        findings.extend(config.spool.as_ref().map(disk::spool).unwrap_or_default());
+        findings.extend(config.spool.as_deref().map(disk::spool).unwrap_or_default());
     }
     if let Some(DeadLetterPlace::Directory { path, max_size }) =
         config.dead_letters().map(|letters| &letters.place)

@@ -19,12 +19,14 @@ use ddc_wire::{Codec, Content, KeyId, Session};
 use super::item::Dropped;
 
 /// Why a batch was not taken in, by the number that stands for it, from 1.
-pub(super) const REASONS: [MissingReason; 5] = [
+pub(super) const REASONS: [MissingReason; 6] = [
     MissingReason::SpoolFull,
     MissingReason::DiskFull,
     MissingReason::SpoolError,
     MissingReason::SpoolDamaged,
     MissingReason::SpoolExpired,
+    // Nobody received before the first batch of a life.
+    MissingReason::Restart,
 ];
 
 /// The number of a reason.

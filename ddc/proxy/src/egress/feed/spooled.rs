@@ -87,8 +87,11 @@ pub(crate) struct SpoolIn {
 }
 
 impl SpoolIn {
+    /// What came while no egress ran is missing before the first batch: it says so, in the spool of a former life.
     pub(super) fn new(appender: Appender, common: Arc<Common>, recycle: ChannelSender<Vec<u8>>) -> Self {
-        Self { appender, common, recycle, dropped: None }
+        let reason = MissingReason::Restart;
+        let dropped = (appender.position() > 0).then_some(Dropped { batches: 0, reason });
+        Self { appender, common, recycle, dropped }
     }
 
     /// See [`super::FeedIn::offer`]. The batch's buffer goes back at once: file and tail have copies.

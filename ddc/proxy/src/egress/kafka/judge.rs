@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use ddc_link::receiver::{Disposition, OffsetRange, PartitionKey, Settled};
 use ddc_progress::{Heading, Verdict};
-use ddc_telemetry::reasons::DeadLetterReason;
 use ddc_wire::{Chunk, ChunkHeader, ChunkKind, LedgerEntry, Session, TopicId};
 
 use super::held::Why;
@@ -82,9 +81,8 @@ impl Engine {
             };
             match &way {
                 Some(Way::To(route)) => self.writer.send(slot, late, header, route, &record)?,
-                Some(Way::Nowhere(why)) => {
-                    let reason = DeadLetterReason::TopicName;
-                    self.writer.refuse(slot, header, &record, None, reason, why.clone())?;
+                Some(Way::Nowhere(reason, why)) => {
+                    self.writer.refuse(slot, header, &record, None, *reason, why.clone())?;
                 }
                 Some(Way::Wait) | None => {}
             }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ddc_telemetry::reasons::DeadLetterReason;
 use ddc_wire::ChunkHeader;
 
 use super::writer::Writer;
@@ -29,7 +30,7 @@ pub(super) enum Way {
     /// Its topic is not there yet.
     Wait,
     /// Nowhere, for ever, and why.
-    Nowhere(String),
+    Nowhere(DeadLetterReason, String),
 }
 
 /// See the module's text.
@@ -47,7 +48,8 @@ impl Routes {
         let topic = match self.topics.destination(header.topic) {
             Ok(topic) => topic,
             Err(name) => {
-                return Way::Nowhere(format!("the topic map makes {name:?} of it, which is no topic name"));
+                let why = format!("the topic map makes {name:?} of it, which is no topic name");
+                return Way::Nowhere(DeadLetterReason::TopicName, why);
             }
         };
         let partition = (self.partition_mode == PartitionMode::Keep).then_some(header.partition);
@@ -74,9 +76,12 @@ impl Routes {
                     return Way::Wait;
                 }
                 Err(NotReady::TooFewPartitions(has)) => {
-                    return Way::Nowhere(format!(
-                        "topic {topic} has {has} partitions at the destination and create_topics = false; add partitions, or set partition = \"hash\"",
-                    ));
+                    return Way::Nowhere(
+                        DeadLetterReason::Partitions,
+                        format!(
+                            "topic {topic} has {has} partitions at the destination and create_topics = false; add partitions, or set partition = \"hash\"",
+                        ),
+                    );
                 }
             }
             self.show(writer);
