@@ -67,7 +67,7 @@ impl DeadLetters {
     }
 
     /// The memory that it takes.
-    pub(crate) fn memory(&self) -> MemoryItem {
+    pub(crate) fn memory() -> MemoryItem {
         MemoryItem { purpose: "dead letters that are not settled ([dead_letters])", size: QUEUE }
     }
 }

@@ -210,7 +210,7 @@ impl EgressConfig {
         if self.missing_records.is_some() {
             items.push(MemoryItem { purpose: "with Kafka for [missing_records]", size: EVENT_QUEUE });
         }
-        items.extend(self.dead_letters.as_ref().map(DeadLetters::memory));
+        items.extend(self.dead_letters.as_ref().map(|_| DeadLetters::memory()));
         items.push(MemoryItem { purpose: "3 × the largest record", size: records });
         items
     }

@@ -138,7 +138,11 @@ impl IngressConfig {
             MemoryItem { purpose: "blocks being sent (FEC, interleave)", size: self.blocks_in_flight() },
             MemoryItem { purpose: "3 × the largest record", size: records },
         ];
-        items.into_iter().chain(replay).chain(self.dead_letters.as_ref().map(DeadLetters::memory)).collect()
+        items
+            .into_iter()
+            .chain(replay)
+            .chain(self.dead_letters.as_ref().map(|_| DeadLetters::memory()))
+            .collect()
     }
 
     /// The largest record that is packed.

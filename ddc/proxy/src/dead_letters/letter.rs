@@ -290,7 +290,7 @@ impl fmt::Debug for Letter {
             .field("by", &format_args!("{}/{}", self.link, self.side))
             .field("payload_bytes", &self.payload_bytes())
             .field("left_out", &self.left_out)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn topic(
 fn judge(topic: &TopicName, config: &TopicConfig, max_record_bytes: u64) -> Vec<Finding> {
     let mut findings = vec![found(Severity::Good, format!("dead letters: topic {topic} is there"))];
     let mut say = |severity, text: String| {
-        findings.push(found(severity, format!("dead letters: topic {topic}: {text}")))
+        findings.push(found(severity, format!("dead letters: topic {topic}: {text}")));
     };
     if config.cleanup_policy.as_deref().is_some_and(|policy| policy.contains("compact")) {
         say(

@@ -234,10 +234,9 @@ impl KafkaSource {
             };
             known = Some((slot, topic, partition));
             match self.outlet.push(slot, &packable(record)) {
-                Ok(()) => {}
+                // Out of order: read again after a restart of the partition, it is in a block already.
+                Ok(()) | Err(PackError::OffsetOrder { .. }) => {}
                 Err(PackError::Full) => break,
-                // Read again after a restart of the partition: it is in a block already.
-                Err(PackError::OffsetOrder { .. }) => {}
                 Err(error) => {
                     let topic_id = self
                         .reading
