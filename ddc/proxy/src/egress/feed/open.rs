@@ -50,7 +50,6 @@ pub(crate) fn open_spool(
         Notes::default()
     });
     let was_used = report.lowest > 0;
-    let begins = Some(report.end).filter(|end| *end > 0);
     let common = Arc::new(Common::new(link, spool, report.frames, notes));
     let keeper = Keeper::start(KeeperParts {
         common: Arc::clone(&common),
@@ -63,7 +62,7 @@ pub(crate) fn open_spool(
     })
     .context("the spool's thread cannot be started")?;
     let input = SpoolIn::new(appender, Arc::clone(&common), recycle.clone());
-    let output = SpoolOut::new(reader, common, recycle, held_limit, was_used, begins, keeper);
+    let output = SpoolOut::new(reader, common, recycle, held_limit, was_used, keeper);
     Ok((FeedIn::Spool(Box::new(input)), FeedOut::Spool(Box::new(output))))
 }
 

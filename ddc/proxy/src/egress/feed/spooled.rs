@@ -133,8 +133,6 @@ pub(crate) struct SpoolOut {
     recycle: ChannelSender<Vec<u8>>,
     held_limit: u64,
     was_used: bool,
-    /// Where this life begins, until its first batch was taken: what is missing before that came while nobody listened.
-    begins: Option<u64>,
     /// What the next item has to tell.
     dropped: Option<Dropped>,
     lost: Vec<Span>,
@@ -152,7 +150,6 @@ impl SpoolOut {
         recycle: ChannelSender<Vec<u8>>,
         held_limit: u64,
         was_used: bool,
-        begins: Option<u64>,
         keeper: Keeper,
     ) -> Self {
         let reason = lock(&common.notes).before(reader.position());
@@ -164,7 +161,6 @@ impl SpoolOut {
             recycle,
             held_limit,
             was_used,
-            begins,
             dropped,
             lost: Vec::new(),
             unreadable: None,
@@ -284,10 +280,6 @@ impl SpoolOut {
             self.drop_place(frame.span, MissingReason::SpoolDamaged);
             return None;
         };
-        if self.begins.is_some_and(|begins| frame.span.start >= begins) {
-            self.begins = None;
-            self.dropped.get_or_insert(Dropped { batches: 0, reason: MissingReason::Restart });
-        }
         if let Some(before) = self.dropped.take() {
             let reason = item.dropped_before.map_or(before.reason, |own| own.reason);
             let batches = item.dropped_before.map_or(0, |own| own.batches);
