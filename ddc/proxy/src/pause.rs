@@ -69,10 +69,14 @@ pub enum PauseError {
         known: u64,
     },
     /// Too many.
-    #[error("{MAX_REQUESTERS} requesters are known, which is the most; use a name that is known: GET /v1/pause")]
+    #[error(
+        "{MAX_REQUESTERS} requesters are known, which is the most; use a name that is known: GET /v1/pause"
+    )]
     TooMany,
     /// Resumed by somebody who did not pause.
-    #[error("{by} has not paused this ingress; it was {others}: resume by that name, or for all: `ddc resume --all`")]
+    #[error(
+        "{by} has not paused this ingress; it was {others}: resume by that name, or for all: `ddc resume --all`"
+    )]
     NotYours {
         /// Who asked.
         by: String,
@@ -83,7 +87,9 @@ pub enum PauseError {
     #[error("the pause stays as it was: {0}")]
     State(#[from] StateError),
     /// A file of a later version.
-    #[error("state file {FILE} has format {0}, this version knows {FORMAT}: install the version that wrote it, or move the file away")]
+    #[error(
+        "state file {FILE} has format {0}, this version knows {FORMAT}: install the version that wrote it, or move the file away"
+    )]
     Format(u32),
 }
 
@@ -169,13 +175,18 @@ impl Pauses {
     /// Takes up what a former life has left. A file that cannot be read keeps the ingress from starting: it may say that
     /// records must not flow.
     pub fn open(link: &str, directory: Arc<StateDir>) -> Result<Self, PauseError> {
-        let stored: Stored = directory.read::<Stored>(FILE)?.unwrap_or(Stored { format: FORMAT, ..Stored::default() });
+        let stored: Stored =
+            directory.read::<Stored>(FILE)?.unwrap_or(Stored { format: FORMAT, ..Stored::default() });
         if stored.format != FORMAT {
             return Err(PauseError::Format(stored.format));
         }
         let paused = !stored.requesters.is_empty();
         if paused {
-            tracing::warn!(link, by = names(&stored.requesters), "the pause of a former run holds: nothing is read");
+            tracing::warn!(
+                link,
+                by = names(&stored.requesters),
+                "the pause of a former run holds: nothing is read"
+            );
         }
         Ok(Self {
             link: link.to_owned(),
@@ -188,7 +199,13 @@ impl Pauses {
     }
 
     /// Pauses, for one more requester, or again for one that has. On disk when this returns. `wall`: since 1970.
-    pub fn pause(&self, request: &Request, peer: &str, now: Instant, wall: Duration) -> Result<(), PauseError> {
+    pub fn pause(
+        &self,
+        request: &Request,
+        peer: &str,
+        now: Instant,
+        wall: Duration,
+    ) -> Result<(), PauseError> {
         if request.all {
             return Err(PauseError::Unknown("all"));
         }
@@ -208,8 +225,14 @@ impl Pauses {
             peer: peer.to_owned(),
         });
         self.directory.write(FILE, &stored)?;
-        tracing::warn!(link = self.link, by, peer, fence = request.fence, since = request.since.as_deref(),
-            "the ingress is paused: its partitions go to other members, or wait");
+        tracing::warn!(
+            link = self.link,
+            by,
+            peer,
+            fence = request.fence,
+            since = request.since.as_deref(),
+            "the ingress is paused: its partitions go to other members, or wait"
+        );
         let mut inner = lock(&self.inner);
         inner.stored = stored;
         if let (Some(ago), Some(text)) = (ago, &request.since) {
@@ -236,8 +259,15 @@ impl Pauses {
         self.directory.write(FILE, &stored)?;
         let paused = !stored.requesters.is_empty();
         if before > 0 {
-            tracing::warn!(link = self.link, by, peer, fence = request.fence, all = request.all,
-                others = names(&stored.requesters), "a pause was withdrawn");
+            tracing::warn!(
+                link = self.link,
+                by,
+                peer,
+                fence = request.fence,
+                all = request.all,
+                others = names(&stored.requesters),
+                "a pause was withdrawn"
+            );
         }
         lock(&self.inner).stored = stored;
         self.paused.store(paused, Ordering::Release);

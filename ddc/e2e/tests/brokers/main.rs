@@ -14,6 +14,7 @@ mod gaps;
 mod gone;
 mod replay;
 mod restarts;
+mod rewind;
 mod security;
 mod topics;
 mod troubles;

@@ -29,19 +29,11 @@ pub(super) async fn get(State(state): Shared) -> Response {
     if state.pauses().is_some() { shown(&state) } else { no_ingress() }
 }
 
-pub(super) async fn pause(
-    state: Shared,
-    Extension(peer): Extension<Peer>,
-    asked: AskedFor,
-) -> Response {
+pub(super) async fn pause(state: Shared, Extension(peer): Extension<Peer>, asked: AskedFor) -> Response {
     order(state, asked, move |pauses, request| pauses.pause(request, &peer.0, Instant::now(), wall())).await
 }
 
-pub(super) async fn resume(
-    state: Shared,
-    Extension(peer): Extension<Peer>,
-    asked: AskedFor,
-) -> Response {
+pub(super) async fn resume(state: Shared, Extension(peer): Extension<Peer>, asked: AskedFor) -> Response {
     order(state, asked, move |pauses, request| pauses.resume(request, &peer.0)).await
 }
 

@@ -365,7 +365,8 @@ fn kafka_source(
     let history = raw.history.unwrap_or(Span(HISTORY.max(delay.0)));
     let path = ["source", "kafka", "history"];
     if history.0 > LONGEST_HISTORY {
-        let message = format!("`history` in [source.kafka]: {history} is longer than 86400s; for example \"5min\"");
+        let message =
+            format!("`history` in [source.kafka]: {history} is longer than 86400s; for example \"5min\"");
         checker.problem(&path, message);
     } else if history < delay {
         let message = format!(

@@ -50,8 +50,8 @@ pub struct Named {
 /// Which partitions are meant, of those that are read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Which {
-    topics: BTreeSet<String>,
-    partitions: BTreeSet<(String, i32)>,
+    pub(super) topics: BTreeSet<String>,
+    pub(super) partitions: BTreeSet<(String, i32)>,
 }
 
 impl Which {
@@ -91,7 +91,9 @@ pub enum RequestError {
     #[error("`since`: {0} is not past by this host's clock; for example \"20s\"")]
     Future(String),
     /// Too much is named.
-    #[error("{0} topics and partitions are more than the {MAX_NAMED} of one rewind; leave them out to mean all")]
+    #[error(
+        "{0} topics and partitions are more than the {MAX_NAMED} of one rewind; leave them out to mean all"
+    )]
     TooMany(usize),
     /// No topic, no partition.
     #[error("{0:?} is no name of a topic")]

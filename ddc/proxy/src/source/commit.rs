@@ -68,7 +68,8 @@ impl CommitLog {
 
     /// Starts a slot where its partition's reading begins; marks of slots that were not started are dropped.
     pub fn start(&mut self, now: Instant, mark: Mark) {
-        let log = SlotLog { start: mark, sent: VecDeque::new(), committable: None, newest: None, again: false };
+        let log =
+            SlotLog { start: mark, sent: VecDeque::new(), committable: None, newest: None, again: false };
         self.slots.insert(mark.slot, log);
         self.history.start(now, mark);
     }

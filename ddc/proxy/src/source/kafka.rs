@@ -19,6 +19,8 @@ mod pausing;
 mod report;
 mod rewind;
 #[cfg(test)]
+mod rewind_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
@@ -133,8 +135,9 @@ pub struct Parts {
 impl KafkaSource {
     /// Joins the group; partitions come once the broker answers.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { config, settings, member, reporter, packer, blocks, shared, state, metrics, replay, .. } =
-            parts;
+        let Parts {
+            config, settings, member, reporter, packer, blocks, shared, state, metrics, replay, ..
+        } = parts;
         let (rewinds, pauses) = (parts.rewinds, parts.pauses);
         let starting = Starting::new(state)?;
         let patterns = &settings.topics;

@@ -492,7 +492,14 @@ fn tell(link: &str, facts: &PartitionFacts, start: &Start) {
     match start.note {
         None => tracing::info!(link, topic, partition, offset, epoch, "partition starts"),
         Some(StartNote::Rewound { deleted: None, .. }) => {
-            tracing::warn!(link, topic, partition, offset, epoch, "partition goes back: it is sent again from here");
+            tracing::warn!(
+                link,
+                topic,
+                partition,
+                offset,
+                epoch,
+                "partition goes back: it is sent again from here"
+            );
         }
         Some(StartNote::Rewound { deleted: Some((first, last)), .. }) => {
             tracing::error!(

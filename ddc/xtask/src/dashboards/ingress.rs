@@ -138,6 +138,19 @@ fn source() -> Vec<Panel> {
             vec![target(series("ddc_ingress_replays_failed_total").rate(), "{{link}}")],
         ).runbooks(&["ReplayFailed"]),
         lines(
+            "Paused",
+            "Whether the ingress was paused (`ddc pause`): it reads nothing and Kafka keeps the records, until `ddc resume`.",
+            vec![target(series("ddc_ingress_paused").now(), "{{link}}")],
+        ).runbooks(&["NoPartitions"]),
+        lines(
+            "Records that rewinds send again",
+            "Records between where partitions stood and where `ddc rewind` or `ddc pause --since` took them back to, and how often that was done.",
+            vec![
+                target(series("ddc_ingress_rewound_records_total").rate(), "records {{link}}"),
+                target(series("ddc_ingress_rewinds_total").rate(), "rewinds {{link}}"),
+            ],
+        ),
+        lines(
             "Not taken by reason",
             "Datagrams that a UDP source could not take. They are lost for good: only Kafka keeps what waits.",
             vec![target(series("ddc_ingress_source_drops_total").by("reason").rate(), "{{link}} {{reason}}")],

@@ -62,6 +62,7 @@ impl KafkaSource {
         }
         // At a stop and in a pause they are left alone: leaving the group gives them to others.
         if !self.shared.stop.load(Ordering::Relaxed) && !self.paused {
+            self.take_up_kept(partitions);
             self.starting.add(partitions);
         }
     }

@@ -52,12 +52,21 @@ impl KafkaSource {
         self.pauses.set_left(true);
     }
 
-    /// Joins the group; partitions whose offsets it did not take go back by themselves.
+    /// Joins the group.
     pub(super) fn join(&mut self) -> KafkaResult<()> {
         let topics: Vec<&str> = self.settings.topics.iter().map(TopicPattern::as_str).collect();
         self.member.subscribe(&topics)?;
         self.kept = self.pauses.kept();
-        for kept in &self.kept {
+        self.paused = false;
+        self.metrics.paused.set(0);
+        self.pauses.set_left(false);
+        Ok(())
+    }
+
+    /// Partitions are about to be read: those whose offsets the group did not take before the pause go back by themselves.
+    pub(super) fn take_up_kept(&mut self, partitions: &TopicPartitionList) {
+        let ours = |kept: &&Kept| partitions.find_partition(&kept.topic, kept.partition).is_some();
+        for kept in self.kept.iter().filter(ours) {
             let Ok(metadata) = kept.metadata.parse::<CommitMetadata>() else { continue };
             let at = At { end: kept.offset, last: metadata.previous, count: metadata.count };
             let back = GoBack {
@@ -69,10 +78,6 @@ impl KafkaSource {
             };
             self.starting.go_back(kept.topic.as_str().into(), kept.partition, back);
         }
-        self.paused = false;
-        self.metrics.paused.set(0);
-        self.pauses.set_left(false);
-        Ok(())
     }
 
     /// Partitions begin: what was kept for them was used, or overtaken.
@@ -121,7 +126,11 @@ impl KafkaSource {
         self.member.unsubscribe();
         self.paused = true;
         self.metrics.paused.set(1);
-        tracing::warn!(link = &*self.link, partitions = slots.len(), "paused: the group is left, heartbeats go on");
+        tracing::warn!(
+            link = &*self.link,
+            partitions = slots.len(),
+            "paused: the group is left, heartbeats go on"
+        );
         if let Some(since) = since {
             self.metrics.rewinds.inc();
             self.metrics.rewound_records.add(reports.iter().map(|report| report.records).sum());
@@ -202,13 +211,27 @@ impl KafkaSource {
         match outcome {
             Ok(partitions) => {
                 for one in partitions.iter().filter(|one| one.records > 0) {
-                    tracing::warn!(link = &*self.link, topic = one.topic, partition = one.partition, from = one.from,
-                        to = one.to, records = one.records, id, "a partition goes back with the pause");
+                    tracing::warn!(
+                        link = &*self.link,
+                        topic = one.topic,
+                        partition = one.partition,
+                        from = one.from,
+                        to = one.to,
+                        records = one.records,
+                        id,
+                        "a partition goes back with the pause"
+                    );
                 }
                 report.decided(partitions);
             }
             Err(why) => {
-                tracing::warn!(link = &*self.link, since = since.text, id, why, "the pause goes back to nothing");
+                tracing::warn!(
+                    link = &*self.link,
+                    since = since.text,
+                    id,
+                    why,
+                    "the pause goes back to nothing"
+                );
                 report.fail(why.to_owned());
             }
         }

@@ -73,10 +73,8 @@ impl KafkaSource {
         self.shared.set_problem("topics", self.topics.problem());
         self.shared.set_problem("packer", self.refused.values().next().cloned());
         self.shared.set_problem("pause", self.pauses.problem());
-        let unassigned = self.reading.is_empty()
-            && self.refused.is_empty()
-            && !self.starting.is_waiting()
-            && !self.paused;
+        let unassigned =
+            self.reading.is_empty() && self.refused.is_empty() && !self.starting.is_waiting() && !self.paused;
         self.shared.set_problem("assignment", unassigned.then(|| self.no_partition()));
     }
 

@@ -62,9 +62,12 @@ impl KafkaSource {
             let why = if self.paused {
                 "the ingress is paused and reads nothing; what it sent in the last `commit_delay` before goes again when it is resumed".to_owned()
             } else if starting > 0 {
-                format!("{starting} partitions are about to be read, from the group's offsets; none is read yet")
+                format!(
+                    "{starting} partitions are about to be read, from the group's offsets; none is read yet"
+                )
             } else {
-                "no such partition is assigned to this ingress; other members of the group may have it".to_owned()
+                "no such partition is assigned to this ingress; other members of the group may have it"
+                    .to_owned()
             };
             return self.rewinds.update(&order.id, |report| report.fail(why));
         }
@@ -75,7 +78,9 @@ impl KafkaSource {
         let reports = planned.iter().map(|one| one.report.clone()).collect();
         self.rewinds.update(&order.id, |report| {
             if starting > 0 {
-                report.problem = Some(format!("{starting} partitions more are about to be read, from the group's offsets"));
+                report.problem = Some(format!(
+                    "{starting} partitions more are about to be read, from the group's offsets"
+                ));
             }
             report.decided(reports);
         });

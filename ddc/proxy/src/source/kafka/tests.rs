@@ -12,6 +12,7 @@ use ddc_link::sender::{Compression, PackConfig};
 use ddc_telemetry::Registry;
 use ddc_telemetry::notify::Watchdog;
 use ddc_telemetry::reasons::Thread;
+use ddc_wire::{ChunkHeader, Chunks, Content, Prelude};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
@@ -53,19 +54,21 @@ pub(super) struct Run {
     watchdog: Watchdog,
     taken: u64,
     pub(super) records: u64,
-    /// Chunks of records that were taken: partition, epoch, previous, base, end, count.
+    /// Chunks of records that were taken, in blocks of one fragment.
     pub(super) chunks: Vec<Chunk>,
     directory: Arc<tempfile::TempDir>,
 }
 
-/// What a chunk's head says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a chunk says.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chunk {
     pub(super) partition: i32,
     pub(super) epoch: u64,
+    pub(super) origin: i64,
     pub(super) previous: Option<i64>,
     pub(super) end: i64,
     pub(super) count: u64,
+    pub(super) offsets: Vec<i64>,
 }
 
 pub(super) fn settings(config: &mut IngressConfig) -> &mut Settings {
@@ -162,14 +165,14 @@ impl Run {
 
     fn note_chunks(&mut self, block: &PackedBlock) {
         let (prelude, body) = Prelude::decode(&block.bytes).unwrap();
-        assert_eq!(prelude.fragments, 1, "records of these tests are small");
-        for item in ddc_wire::BatchReader::new(body) {
-            let Ok(Item::Chunk(chunk)) = item else { continue };
-            let (head, records) = (chunk.header, chunk.record_count);
-            if records > 0 {
-                let (previous, end, count) = (head.previous, head.end, head.count);
-                self.chunks.push(Chunk { partition: head.partition, epoch: head.epoch.0, previous, end, count });
-            }
+        if prelude.content != Content::Records || prelude.fragments != 1 {
+            return;
+        }
+        for chunk in Chunks::new(body) {
+            let chunk = chunk.unwrap();
+            let offsets = chunk.records.map(|record| record.unwrap().offset).collect();
+            let ChunkHeader { partition, epoch, origin, previous, end, count, .. } = chunk.header;
+            self.chunks.push(Chunk { partition, epoch: epoch.0, origin, previous, end, count, offsets });
         }
     }
 
