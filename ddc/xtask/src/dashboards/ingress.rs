@@ -143,12 +143,14 @@ fn source() -> Vec<Panel> {
             vec![target(series("ddc_ingress_paused").now(), "{{link}}")],
         ).runbooks(&["NoPartitions"]),
         lines(
+            "Rewinds",
+            "Times that partitions went back to where they were (`ddc rewind`, `ddc pause --since`).",
+            vec![target(series("ddc_ingress_rewinds_total").rate(), "{{link}}")],
+        ),
+        lines(
             "Records that rewinds send again",
-            "Records between where partitions stood and where `ddc rewind` or `ddc pause --since` took them back to, and how often that was done.",
-            vec![
-                target(series("ddc_ingress_rewound_records_total").rate(), "records {{link}}"),
-                target(series("ddc_ingress_rewinds_total").rate(), "rewinds {{link}}"),
-            ],
+            "Records between where partitions stood and where they went back to. The egress skips those that it has.",
+            vec![target(series("ddc_ingress_rewound_records_total").rate(), "{{link}}")],
         ),
         lines(
             "Not taken by reason",
