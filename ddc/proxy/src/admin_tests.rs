@@ -236,7 +236,7 @@ fn only_a_dead_socket_is_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let bind = |path: &Path| {
         let admin = Admin { listen: None, socket: Some(path.to_owned()) };
-        AdminServer::bind(&admin, Arc::new(Switch::default()))
+        AdminServer::bind(&admin, Arc::new(Switch::new(false)))
             .err()
             .map(|error| error.to_string().replace(&directory.path().display().to_string(), "DIR"))
     };
@@ -272,7 +272,7 @@ fn only_a_dead_socket_is_replaced() {
 fn addresses_that_cannot_be_served_are_refused() {
     let refused = |address: &str| {
         let admin = Admin { listen: Some(address.parse().unwrap()), socket: None };
-        AdminServer::bind(&admin, Arc::new(Switch::default()))
+        AdminServer::bind(&admin, Arc::new(Switch::new(false)))
             .err()
             .map(|error| error.to_string())
             .unwrap_or_default()

@@ -60,7 +60,7 @@ pub(crate) struct ResumeArguments {
 /// Between two looks at a pause.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long its end is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The answer, as far as it is used.
 #[derive(Debug, Deserialize)]
@@ -100,10 +100,9 @@ pub(crate) fn pause(arguments: &PauseArguments) -> Result<(), Failure> {
         text += &brought_back(&place)?;
     }
     if status.kept_offsets > 0 {
-        text += &format!(
-            "{} partitions could not be committed where they go back to: that is kept here for the resumption\n",
-            status.kept_offsets
-        );
+        let kept = status.kept_offsets;
+        text.push_str(&kept.to_string());
+        text.push_str(" partitions could not be committed where they go back to: that is kept here for the resumption\n");
     }
     print(&text)?;
     if status.state == "pausing" {

@@ -1,5 +1,6 @@
 //! `ddc rewind`: an ingress goes back to where it was some time ago, and what it has sent since goes again.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,7 +48,7 @@ pub(crate) struct Arguments {
 /// Between two looks at a rewind.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long its end is waited for: the brokers acknowledge the new starts within seconds, if they answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Partitions that are printed; all are in the answer of the admin listener.
 const SHOWN: usize = 50;
 
@@ -99,6 +100,7 @@ pub(super) fn end(report: &Report) -> Result<(), Failure> {
 }
 
 fn text(report: &Report) -> String {
+    // Writing into a String cannot fail.
     let mut text = String::new();
     let all = &report.partitions;
     for one in all.iter().filter(|one| one.state != PartitionState::Unchanged).take(SHOWN) {
@@ -107,17 +109,17 @@ fn text(report: &Report) -> String {
     let unchanged = all.iter().filter(|one| one.state == PartitionState::Unchanged).count();
     let hidden = (all.len() - unchanged).saturating_sub(SHOWN);
     if hidden > 0 {
-        text += &format!("  and {hidden} more partitions\n");
+        let _ = writeln!(text, "  and {hidden} more partitions");
     }
     if unchanged > 0 {
-        text += &format!("  {unchanged} partitions stay: nothing of them was sent since\n");
+        let _ = writeln!(text, "  {unchanged} partitions stay: nothing of them was sent since");
     }
     if report.state != State::Failed {
         let verb = if report.dry_run { "would go" } else { "go" };
-        text += &format!("{} records {verb} again; the egress skips those that it has\n", report.records);
+        let _ = writeln!(text, "{} records {verb} again; the egress skips those that it has", report.records);
     }
     if let (Some(problem), State::Done) = (&report.problem, report.state) {
-        text += &format!("note: {problem}\n");
+        let _ = writeln!(text, "note: {problem}");
     }
     if all.iter().any(|one| one.reached == Reach::History) {
         text += "note: the history is not that long; what is missing of older records: ddc replay\n";
@@ -153,7 +155,7 @@ fn line(one: &PartitionReport) -> String {
         | PartitionState::Committed => "",
     };
     if let Some((first, last)) = one.deleted {
-        line += &format!("; {first} to {last} are deleted in Kafka");
+        let _ = write!(line, "; {first} to {last} are deleted in Kafka");
     }
     line + "\n"
 }
