@@ -13,7 +13,7 @@ use crate::pause;
 use crate::rewind::{Named, PartitionState, Report, Request, State};
 use crate::source::history::Reach;
 
-const WALL: Duration = Duration::from_secs(1_800_000_000);
+const WALL: Duration = Duration::from_secs(1_800_000_001);
 
 fn request(id: &str, since: Instant) -> Request {
     Request {
@@ -162,7 +162,8 @@ fn what_a_dead_egress_was_sent_goes_again_under_a_new_epoch() {
     // The same id is the same rewind; another wish under it is refused.
     let wish = Request { since: report.since.clone(), ..request("a", Instant::now()) };
     assert!(!run.rewinds.begin(wish, "test", Instant::now(), WALL).unwrap().1);
-    let other = run.rewinds.begin(request("a", died), "test", Instant::now(), WALL);
+    let earlier = Instant::now().checked_sub(Duration::from_mins(1)).unwrap();
+    let other = run.rewinds.begin(request("a", earlier), "test", Instant::now(), WALL);
     assert!(other.unwrap_err().to_string().contains("choose another id"));
     run.stop();
 }
@@ -192,7 +193,7 @@ fn a_rewind_behind_the_commit_takes_the_group_with_it_and_twice_is_not_further()
     let report = rewind(&mut run, request("again", Instant::now()));
     let of = |report: &Report, partition: i32| report.partitions[partition as usize].clone();
     assert!(of(&report, 1).to <= 150 && of(&report, 0).state == PartitionState::Unchanged, "{report:?}");
-    let report = rewind(&mut run, request("all", then - Duration::from_secs(3600)));
+    let report = rewind(&mut run, request("all", then.checked_sub(Duration::from_hours(1)).unwrap()));
     assert_eq!((of(&report, 0).to, of(&report, 1).to), (0, 0), "as far as it goes");
     assert!(report.partitions.iter().all(|one| one.reached == Reach::Start), "and that is said: {report:?}");
     run.until("all is sent", |run| {
@@ -214,7 +215,7 @@ fn what_is_not_read_here_is_said() {
     let mock = mock(1);
     let mut run = Run::start(&mock.bootstrap_servers(), |_| {});
     send_more(&mut run, &mock, 1, 10);
-    let then = Instant::now() - Duration::from_secs(1);
+    let then = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
     let elsewhere = vec![Named { topic: "t".into(), partition: 7 }];
     let report = rewind(&mut run, Request { partitions: elsewhere, ..request("a", then) });
     assert_eq!(report.state, State::Failed);
