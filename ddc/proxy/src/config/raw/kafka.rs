@@ -31,6 +31,7 @@ pub(crate) struct RawKafkaSource {
     pub(crate) commit_delay: Span,
     /// How far back `ddc rewind` and `ddc pause --since` can go: for so long it is remembered where each partition stood. At
     /// least `commit_delay`; without it 5 minutes, or `commit_delay` if that is longer.
+    #[schemars(example = "5min")]
     pub(crate) history: Option<Span>,
     /// What a planned stop commits.
     #[serde(default = "default_commit_on_stop")]
