@@ -105,6 +105,12 @@ impl GroupMember {
         self.consumer.subscribe(topics)
     }
 
+    /// Leaves the group; [`subscribe`](GroupMember::subscribe) joins it again. What is assigned comes as
+    /// [`GroupEvent::Revoked`], to be answered as ever.
+    pub fn unsubscribe(&self) {
+        self.consumer.unsubscribe();
+    }
+
     /// Commits these offsets (each with its metadata). Returns at once; the result comes as [`GroupEvent::Committed`].
     /// Also right while a rebalance waits for its answer.
     pub fn commit(&mut self, offsets: &TopicPartitionList) -> Result<CommitId, CommitError> {

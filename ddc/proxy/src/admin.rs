@@ -7,6 +7,8 @@
 //!  GET /status       JSON
 //!      /maintenance  GET, POST, DELETE: see the module `maintenance`
 //!      /v1/replay    GET, POST, DELETE: see the module `replay`
+//!      /v1/rewind    GET, POST: see the module `rewind`
+//!      /v1/pause     GET, POST, and POST /v1/resume: see the module `pause`
 //! ```
 //!
 //! It stands beside the line, not on it: it reads through [`AdminState`], and changes nothing that a record meets. Everything a caller can
@@ -15,7 +17,10 @@
 
 pub mod client;
 mod maintenance;
+mod pause;
 mod replay;
+mod rewind;
+mod roles;
 
 use std::future::Future;
 use std::io;
@@ -29,8 +34,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -41,8 +47,11 @@ use tokio::task::JoinSet;
 
 use crate::config::Admin;
 use crate::maintenance::Maintenance;
+use crate::pause::Pauses;
 use crate::replay::Replays;
+use crate::rewind::Rewinds;
 use maintenance::Peer;
+use roles::{Granted, Role};
 
 /// What the admin listener reports. Called on its thread; each call must return at once and wait for nothing.
 pub trait AdminState: Send + Sync + 'static {
@@ -58,6 +67,18 @@ pub trait AdminState: Send + Sync + 'static {
     fn maintenance(&self) -> &Maintenance;
     /// The replays of an ingress; an egress has none.
     fn replays(&self) -> Option<&Replays> {
+        None
+    }
+    /// The rewinds of an ingress; an egress has none.
+    fn rewinds(&self) -> Option<&Rewinds> {
+        None
+    }
+    /// The pauses of an ingress that reads from Kafka; nothing else can be paused.
+    fn pauses(&self) -> Option<&Pauses> {
+        None
+    }
+    /// What the pauses say, with what is read now.
+    fn pause_status(&self) -> Option<serde_json::Value> {
         None
     }
     /// Called each second by the process: brings those metrics up to date that no event moves. Whether the link does its
@@ -287,7 +308,8 @@ async fn accept<L: Accept>(
         tokio::select! {
             (slot, stream) = connection => match stream {
                 Ok((stream, peer)) => {
-                    let router = router.clone().layer(Extension(peer));
+                    // Loopback and Unix sockets: whoever gets here may do everything.
+                    let router = router.clone().layer(Extension(peer)).layer(Extension(Granted(Role::Operate)));
                     let serving = serve(stream, router, told.clone());
                     connections.spawn(async move {
                         serving.await;
@@ -343,18 +365,23 @@ fn router(state: Arc<dyn AdminState>) -> Router {
         .route("/maintenance", get(maintenance::get).post(maintenance::post).delete(maintenance::delete))
         .route("/v1/replay", get(replay::list).post(replay::post))
         .route("/v1/replay/{id}", get(replay::get).delete(replay::delete))
+        .route("/v1/rewind", get(rewind::list).post(rewind::post))
+        .route("/v1/rewind/{id}", get(rewind::get))
+        .route("/v1/pause", get(pause::get).post(pause::pause))
+        .route("/v1/resume", post(pause::resume))
         .fallback(async || {
             (
                 StatusCode::NOT_FOUND,
-                "not found; there are /healthz, /readyz, /metrics, /status, /maintenance and /v1/replay\n",
+                "not found; there are /healthz, /readyz, /metrics, /status, /maintenance, /v1/replay, /v1/rewind, /v1/pause and /v1/resume\n",
             )
         })
         .method_not_allowed_fallback(async || {
             (
                 StatusCode::METHOD_NOT_ALLOWED,
-                "only GET is answered here; /maintenance and /v1/replay also take POST and DELETE\n",
+                "only GET is answered here; /maintenance and /v1/replay also take POST and DELETE, /v1/rewind, /v1/pause and /v1/resume POST\n",
             )
         })
+        .layer(from_fn(roles::check))
         .with_state(state)
 }
 

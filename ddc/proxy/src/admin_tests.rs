@@ -16,15 +16,20 @@ struct Switch {
     broken: AtomicBool,
     seconds: AtomicU64,
     maintenance: Maintenance,
+    /// What only an ingress has.
+    orders: Option<(Rewinds, Pauses)>,
     _directory: tempfile::TempDir,
 }
 
-impl Default for Switch {
-    fn default() -> Self {
+impl Switch {
+    fn new(ingress: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let state = Arc::new(StateDir::open(directory.path()).unwrap());
-        let maintenance = Maintenance::open("plant-a", Side::Ingress, state, Instant::now(), 0);
+        let maintenance = Maintenance::open("plant-a", Side::Ingress, Arc::clone(&state), Instant::now(), 0);
+        let orders =
+            ingress.then(|| (crate::rewind::tests::rewinds(), Pauses::open("plant-a", state).unwrap()));
         Self {
+            orders,
             broken: AtomicBool::new(false),
             seconds: AtomicU64::new(0),
             maintenance,
@@ -58,6 +63,18 @@ impl AdminState for Switch {
         &self.maintenance
     }
 
+    fn rewinds(&self) -> Option<&Rewinds> {
+        self.orders.as_ref().map(|(rewinds, _)| rewinds)
+    }
+
+    fn pauses(&self) -> Option<&Pauses> {
+        self.orders.as_ref().map(|(_, pauses)| pauses)
+    }
+
+    fn pause_status(&self) -> Option<serde_json::Value> {
+        Some(self.pauses()?.status(2))
+    }
+
     fn each_second(&self) -> Result<(), Vec<String>> {
         self.seconds.fetch_add(1, Ordering::SeqCst);
         self.ready()
@@ -73,7 +90,11 @@ struct Running {
 }
 
 fn start(socket: Option<&Path>) -> Running {
-    let state = Arc::new(Switch::default());
+    start_as(Switch::new(false), socket)
+}
+
+fn start_as(state: Switch, socket: Option<&Path>) -> Running {
+    let state = Arc::new(state);
     let admin = Admin { listen: Some("127.0.0.1:0".parse().unwrap()), socket: socket.map(Path::to_owned) };
     let server = AdminServer::bind(&admin, state.clone()).unwrap();
     let address = server.local_addr().unwrap();
@@ -215,7 +236,7 @@ fn only_a_dead_socket_is_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let bind = |path: &Path| {
         let admin = Admin { listen: None, socket: Some(path.to_owned()) };
-        AdminServer::bind(&admin, Arc::new(Switch::default()))
+        AdminServer::bind(&admin, Arc::new(Switch::new(false)))
             .err()
             .map(|error| error.to_string().replace(&directory.path().display().to_string(), "DIR"))
     };
@@ -251,7 +272,7 @@ fn only_a_dead_socket_is_replaced() {
 fn addresses_that_cannot_be_served_are_refused() {
     let refused = |address: &str| {
         let admin = Admin { listen: Some(address.parse().unwrap()), socket: None };
-        AdminServer::bind(&admin, Arc::new(Switch::default()))
+        AdminServer::bind(&admin, Arc::new(Switch::new(false)))
             .err()
             .map(|error| error.to_string())
             .unwrap_or_default()
@@ -321,6 +342,9 @@ fn a_web_page_begins_and_ends_nothing() {
             ("DELETE", "/maintenance?for=2h"),
             ("POST", "/v1/replay"),
             ("DELETE", "/v1/replay/x"),
+            ("POST", "/v1/rewind"),
+            ("POST", "/v1/pause"),
+            ("POST", "/v1/resume"),
         ] {
             let answer = change(&server, method, page, headers);
             assert_eq!(code(&answer), "403", "{method} {page} {headers}");
@@ -369,4 +393,115 @@ fn a_wrong_length_is_refused_with_an_example() {
         assert!(body(&answer).contains(why), "{query}: {answer}");
     }
     assert_eq!(code(&change(&server, "PUT", "/maintenance?for=2h", ON_PURPOSE)), "405");
+}
+
+/// Asks with a body.
+fn order(server: &Running, page: &str, body: &str) -> String {
+    let length = body.len();
+    server.ask(&format!(
+        "POST {page} HTTP/1.1\r\nhost: x\r\n{ON_PURPOSE}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    ))
+}
+
+#[test]
+fn a_rewind_is_asked_for_once_and_hostile_ones_are_refused() {
+    let server = start_as(Switch::new(true), None);
+    let huge = format!("{{\"since\": \"20s\", \"by\": \"{}\"}}", "a".repeat(10 << 20));
+    for (body, expected, why) in [
+        ("", "400", "for example"),
+        ("{\"since\": \"-1\"}", "400", "neither a duration"),
+        ("{\"since\": \"1e9y\"}", "400", "neither a duration"),
+        ("{\"since\": \"20s\", \"topics\": [\"nobody\"]}", "400", "not carried"),
+        ("{\"since\": \"20s\", \"evil\": 1}", "400", "unknown field"),
+        (&huge[..600 << 10], "413", "512 KiB"),
+    ] {
+        let answer = order(&server, "/v1/rewind", body);
+        assert!(code(&answer) == expected && body_has(&answer, why), "{why}: {answer}");
+    }
+    // Whoever goes on writing after the refusal may not hear it; nobody else is harmed.
+    assert!(matches!(code(&order(&server, "/v1/rewind", &huge)), "413" | "none"));
+    let asked = "{\"since\": \"20s\", \"id\": \"a\"}";
+    assert_eq!(code(&order(&server, "/v1/rewind", asked)), "202");
+    assert_eq!(code(&order(&server, "/v1/rewind", asked)), "200", "the same again");
+    assert_eq!(code(&order(&server, "/v1/rewind", "{\"since\": \"21s\", \"id\": \"a\"}")), "422");
+    assert_eq!(code(&order(&server, "/v1/rewind", "{\"since\": \"20s\"}")), "409", "one at a time");
+    assert!(body_has(&server.get("/v1/rewind/a"), "\"asked\""));
+    assert!(body_has(&server.get("/v1/rewind"), "\"since\":\"20s\""));
+    assert_eq!(code(&server.get("/v1/rewind/b")), "404");
+}
+
+fn body_has(answer: &str, words: &str) -> bool {
+    body(answer).contains(words)
+}
+
+#[test]
+fn pauses_are_ordered_shown_and_withdrawn() {
+    let server = start_as(Switch::new(true), None);
+    let pauses = server.state.pauses().unwrap();
+    assert!(body_has(&server.get("/v1/pause"), "\"state\":\"running\""));
+    for (page, body, expected, why) in [
+        ("/v1/pause", "{\"since\": \"-1s\"}", "400", "neither a duration"),
+        ("/v1/pause", "{\"fence\": -1}", "400", "no order"),
+        ("/v1/pause", "{\"all\": true}", "400", "not known here"),
+        ("/v1/resume", "{\"since\": \"1s\"}", "400", "not known here"),
+    ] {
+        let answer = order(&server, page, body);
+        assert!(code(&answer) == expected && body_has(&answer, why), "{answer}");
+    }
+    assert_eq!(code(&order(&server, "/v1/pause", &"x".repeat(10_000))), "413");
+    assert!(!pauses.is_paused());
+    // Nobody plays the source here: it is ordered, and not done.
+    let answer = order(&server, "/v1/pause", "{\"by\": \"c\", \"fence\": 7}");
+    assert!(code(&answer) == "202" && body_has(&answer, "\"state\":\"pausing\""), "{answer}");
+    pauses.set_left(true);
+    let answer = order(&server, "/v1/pause", "");
+    assert!(code(&answer) == "200" && body_has(&answer, "\"state\":\"paused\""), "{answer}");
+    assert!(body_has(&answer, "\"by\":\"operator\""), "{answer}");
+    assert_eq!(code(&order(&server, "/v1/pause", "{\"by\": \"c\", \"fence\": 6}")), "409");
+    assert_eq!(code(&order(&server, "/v1/resume", "{\"by\": \"d\"}")), "409");
+    assert_eq!(code(&order(&server, "/v1/resume", "{\"by\": \"c\", \"fence\": 7}")), "200", "still paused");
+    pauses.set_left(false);
+    assert_eq!(code(&order(&server, "/v1/resume", "{\"all\": true}")), "200");
+    assert!(!pauses.is_paused());
+}
+
+#[test]
+fn a_side_that_cannot_go_back_says_so() {
+    let server = start(None);
+    for page in ["/v1/rewind", "/v1/rewind/x", "/v1/pause"] {
+        assert_eq!(code(&server.get(page)), "404", "{page}");
+    }
+    for page in ["/v1/rewind", "/v1/pause", "/v1/resume"] {
+        assert_eq!(code(&order(&server, page, "{}")), "404", "{page}");
+    }
+}
+
+/// No listener grants less than `operate` today; one that does is obeyed.
+#[test]
+fn a_role_that_is_not_granted_is_refused() {
+    use hyper::service::Service;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ask = |granted: Option<Role>, method: &str, page: &str| {
+        let request = axum::http::Request::builder().method(method).uri(page);
+        let request = request.header("x-ddc-request", "1").body(axum::body::Body::from("{}")).unwrap();
+        let mut router = router(Arc::new(Switch::new(true))).layer(Extension(Peer("test".into())));
+        if let Some(role) = granted {
+            router = router.layer(Extension(Granted(role)));
+        }
+        runtime.block_on(TowerToHyperService::new(router).call(request)).unwrap().status().as_u16()
+    };
+    for (granted, method, page, expected) in [
+        (Some(Role::Read), "GET", "/status", 200),
+        (Some(Role::Read), "POST", "/v1/rewind", 403),
+        (Some(Role::Read), "POST", "/v1/resume", 403),
+        (Some(Role::Fence), "POST", "/v1/resume", 200),
+        (Some(Role::Fence), "POST", "/v1/rewind", 400),
+        (Some(Role::Fence), "POST", "/v1/replay", 403),
+        (Some(Role::Fence), "DELETE", "/v1/replay/x", 403),
+        (Some(Role::Fence), "DELETE", "/maintenance", 403),
+        (Some(Role::Operate), "DELETE", "/maintenance", 200),
+        (None, "GET", "/status", 403),
+    ] {
+        assert_eq!(ask(granted, method, page), expected, "{granted:?} {method} {page}");
+    }
 }

@@ -265,6 +265,12 @@ metrics! {
         key_id: Reading, unit = Identifier;
         /// Times a topic was found to be another one of the same name.
         topics_recreated: Counter, unit = Events;
+        /// 1 while the ingress is paused by an operator or the checker (`ddc pause`): nothing is read.
+        paused: Gauge, unit = Flag;
+        /// Times partitions were sent back to where they were (`ddc rewind`, `ddc pause --since`).
+        rewinds: Counter, unit = Events;
+        /// Records that go again because of that; the egress skips those that it has.
+        rewound_records: Counter, unit = Records;
         /// 1 while a replay is under way (`ddc replay`).
         replay_active: Gauge, unit = Flag;
         /// Records that replays have sent again.

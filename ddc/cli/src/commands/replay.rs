@@ -138,8 +138,8 @@ fn ranges(arguments: &Arguments, config: &IngressConfig) -> Result<Vec<Asked>, F
     Ok(ranges)
 }
 
-/// A name that no replay before has.
-fn new_id() -> String {
+/// A name that no order before has.
+pub(super) fn new_id() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("cli-{}-{}", now.as_micros(), std::process::id())
 }
@@ -205,16 +205,16 @@ fn end(report: &Report) -> Result<(), Failure> {
     }
 }
 
-fn place(file: &Path) -> Result<Place, Failure> {
+pub(super) fn place(file: &Path) -> Result<Place, Failure> {
     let admin =
         config::load_admin(file).map_err(|error| Failure { exit: Exit::Config, lines: error.lines() })?;
     admin.socket.map(Place::Unix).or(admin.listen.map(Place::Tcp)).ok_or_else(|| {
-        let why = "no admin listener to ask; write for example: [admin] socket = \"/run/ddc/admin.sock\", or use --offline";
+        let why = "no admin listener to ask; write for example: [admin] socket = \"/run/ddc/admin.sock\" (a replay can go --offline)";
         Failure::new(Exit::Config, format!("{}: {why}", file.display()))
     })
 }
 
-fn ask(place: &Place, method: &str, path: &str, body: Option<&[u8]>) -> Result<Answer, Failure> {
+pub(super) fn ask(place: &Place, method: &str, path: &str, body: Option<&[u8]>) -> Result<Answer, Failure> {
     match client::ask_for(place, method, path, body) {
         Ok(Some(answer)) => Ok(answer),
         Ok(None) => Err(Failure::new(
@@ -224,7 +224,7 @@ fn ask(place: &Place, method: &str, path: &str, body: Option<&[u8]>) -> Result<A
         Err(error) => Err(Failure::new(
             Exit::Unavailable,
             format!(
-                "{place}: {}; is the ingress running? Without one: --offline, as the service's user",
+                "{place}: {}; is the ingress running? Without one a replay is possible: --offline, as the service's user",
                 super::words(&error)
             ),
         )),

@@ -17,6 +17,7 @@ mod group;
 mod refusals;
 mod replay;
 mod restarts;
+mod rewind;
 mod security;
 mod spool;
 mod topics;

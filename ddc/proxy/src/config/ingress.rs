@@ -100,6 +100,8 @@ pub struct KafkaSource {
     pub start_at: StartAt,
     /// How long a record must have been sent before its offset is committed.
     pub commit_delay: Duration,
+    /// How far back a rewind can go; at least `commit_delay`.
+    pub history: Duration,
     /// What a planned stop commits.
     pub commit_on_stop: CommitOnStop,
     /// Stands for the topic id on brokers that have none.
@@ -108,6 +110,12 @@ pub struct KafkaSource {
 
 /// The longest commit delay: the positions of this time are kept in memory.
 const LONGEST_COMMIT_DELAY: Duration = Duration::from_hours(1);
+
+/// How far back a rewind can go when nothing is written.
+const HISTORY: Duration = Duration::from_mins(5);
+
+/// The longest history: more is a case for `ddc replay`, which names what it sends.
+const LONGEST_HISTORY: Duration = Duration::from_hours(24);
 
 /// What librdkafka may have fetched and not handed over yet.
 const FETCH_QUEUE: ByteSize = ByteSize::mib(16);
@@ -402,6 +410,18 @@ fn kafka_source(
         );
         checker.notice(&path, message);
     }
+    let history = raw.history.unwrap_or(Span(HISTORY.max(delay.0)));
+    let path = ["source", "kafka", "history"];
+    if history.0 > LONGEST_HISTORY {
+        let message =
+            format!("`history` in [source.kafka]: {history} is longer than 86400s; for example \"5min\"");
+        checker.problem(&path, message);
+    } else if history < delay {
+        let message = format!(
+            "`history` in [source.kafka]: {history} is shorter than `commit_delay`, {delay}: leave it out, or write at least that"
+        );
+        checker.problem(&path, message);
+    }
     let group = raw.group.unwrap_or_else(|| format!("ddc-{link}"));
     if group.trim().is_empty() || group.len() > 255 {
         checker.problem(
@@ -416,6 +436,7 @@ fn kafka_source(
         topics: raw.topics,
         start_at: raw.start_at,
         commit_delay: delay.0,
+        history: history.0,
         commit_on_stop: raw.commit_on_stop,
         topic_epoch: raw.topic_epoch,
     }

@@ -170,6 +170,29 @@ file = "a.key"
 streams = { statsd = "127.0.0.1:8127", syslog = "127.0.0.1:5142" }
 "#;
 
+/// What is not committed yet can always be gone back to.
+#[test]
+fn the_history_covers_the_commit_delay() {
+    let fixture = Fixture::new();
+    let history = |lines: &str| {
+        let ingress = fixture.ingress(&with(INGRESS, "[source.kafka]", lines));
+        kafka_source(&ingress).history.as_secs()
+    };
+    assert_eq!(kafka_source(&fixture.ingress(INGRESS)).history.as_secs(), 300);
+    assert_eq!(history("commit_delay = \"10min\""), 600);
+    assert_eq!(history("history = \"1h\""), 3600);
+    assert_eq!(history("history = \"30s\""), 30);
+    for (lines, why) in [
+        ("history = \"29s\"", "shorter than `commit_delay`, 30s"),
+        ("history = \"25h\"", "longer than 86400s"),
+        ("history = \"0s\"", "shorter than `commit_delay`"),
+        ("history = \"-1s\"", "duration"),
+    ] {
+        let said = fixture.said("ingress.toml", &with(INGRESS, "[source.kafka]", lines));
+        assert!(said.contains("history") && said.contains(why), "{lines}: {said}");
+    }
+}
+
 #[test]
 fn streams_of_datagrams_are_configured_and_what_is_wrong_with_them_is_named() {
     let fixture = Fixture::new();

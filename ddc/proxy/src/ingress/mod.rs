@@ -30,7 +30,9 @@ use crate::admin::AdminState;
 use crate::certificates::Certificates;
 use crate::config::{self, IngressConfig, LinkKey, Rate, Seal, Side, Source};
 use crate::maintenance::{Maintenance, tell};
+use crate::pause::Pauses;
 use crate::replay::{self, Replays};
+use crate::rewind::Rewinds;
 use crate::source::kafka::{self, BATCH_RECORDS, KafkaSource, LAST_COMMIT};
 use crate::source::udp::{self, UdpSource};
 use crate::state::StateDir;
@@ -133,6 +135,8 @@ pub struct Ingress {
     maintenance: Arc<Maintenance>,
     certificates: Arc<Certificates>,
     replays: Arc<Replays>,
+    rewinds: Arc<Rewinds>,
+    pauses: Arc<Pauses>,
     started: Instant,
     threads: Vec<JoinHandle<()>>,
 }
@@ -160,6 +164,8 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
     )
     .with_context(|| format!("link {name}"))?;
     let packer = Packer::new(pack_config(&config), Instant::now()).with_context(|| format!("link {name}"))?;
+    let rewinds = Arc::new(Rewinds::new(Arc::clone(&config), Arc::clone(&shared)));
+    let pauses = Arc::new(Pauses::open(&name, Arc::clone(&state)).with_context(|| format!("link {name}"))?);
     let (mut replay_in, mut replay_out) = (None, None);
     if config.kafka().is_some() {
         (replay_in, replay_out) = replay::port(&config, rate.clone()).unzip();
@@ -178,6 +184,8 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
                 state,
                 metrics: Arc::clone(&metrics),
                 replay: replay_out.take(),
+                rewinds: Arc::clone(&rewinds),
+                pauses: Arc::clone(&pauses),
             };
             let source = KafkaSource::new(parts);
             SourceThread::Kafka(Box::new(
@@ -223,6 +231,8 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
         shared,
         metrics,
         replays: Arc::new(replays),
+        rewinds,
+        pauses,
         watchdog: options.watchdog.clone(),
         rate,
         seal,
@@ -303,6 +313,8 @@ impl Ingress {
             maintenance: Arc::clone(&self.maintenance),
             certificates: Arc::clone(&self.certificates),
             replays: Arc::clone(&self.replays),
+            rewinds: Arc::clone(&self.rewinds),
+            pauses: Arc::clone(&self.pauses),
             started: self.started,
         }
     }
@@ -319,6 +331,8 @@ pub struct View {
     maintenance: Arc<Maintenance>,
     certificates: Arc<Certificates>,
     replays: Arc<Replays>,
+    rewinds: Arc<Rewinds>,
+    pauses: Arc<Pauses>,
     started: Instant,
 }
 
@@ -368,6 +382,8 @@ impl AdminState for View {
             },
             "maintenance": self.maintenance.status(Instant::now()),
             "replay": self.replays.all().last().map(|job| job.summary()),
+            "rewind": self.rewinds.summaries().pop(),
+            "pause": self.pause_status(),
             "notes": self.shared.notes(),
             "problems": self.shared.problems(),
         })
@@ -379,6 +395,18 @@ impl AdminState for View {
 
     fn replays(&self) -> Option<&Replays> {
         Some(&self.replays)
+    }
+
+    fn rewinds(&self) -> Option<&Rewinds> {
+        Some(&self.rewinds)
+    }
+
+    fn pauses(&self) -> Option<&Pauses> {
+        self.config.kafka().map(|_| &*self.pauses)
+    }
+
+    fn pause_status(&self) -> Option<serde_json::Value> {
+        Some(self.pauses()?.status(self.metrics.assigned_partitions.value()))
     }
 
     fn each_second(&self) -> Result<(), Vec<String>> {

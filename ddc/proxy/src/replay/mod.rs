@@ -48,6 +48,7 @@ pub(crate) use port::{ReplayIn, port};
 pub use reading::Stopped;
 pub use report::{Job, MAX_GONE, RangeReport, Report, State};
 pub use request::{Asked, Checked, MAX_OFFSETS, MAX_RANGES, Request, RequestError, Wanted, of_gap_file};
+pub(crate) use request::{Carried, is_name};
 
 /// Replays that are remembered when they are over: the same id again is answered from them.
 const REMEMBERED: usize = 16;

@@ -291,27 +291,32 @@ fn join(mut ranges: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
 }
 
 fn name(field: &'static str, text: &str) -> Result<(), RequestError> {
-    let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@' | '+');
-    if (1..=MAX_NAME).contains(&text.len()) && text.chars().all(right) {
+    if is_name(text) {
         return Ok(());
     }
     Err(RequestError::Name { field, text: text.chars().take(MAX_NAME).collect() })
 }
 
+/// Whether this is a name of a request, or of who asks: 1 to 63 of a few characters.
+pub(crate) fn is_name(text: &str) -> bool {
+    let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@' | '+');
+    (1..=MAX_NAME).contains(&text.len()) && text.chars().all(right)
+}
+
 /// Which topics a link carries.
-struct Carried<'a> {
+pub(crate) struct Carried<'a> {
     names: &'a [TopicPattern],
     /// Anchored by their `^`; compiled once when the configuration was checked.
     patterns: Vec<Regex>,
 }
 
 impl<'a> Carried<'a> {
-    fn new(names: &'a [TopicPattern]) -> Self {
+    pub(crate) fn new(names: &'a [TopicPattern]) -> Self {
         let patterns = names.iter().filter(|topic| topic.is_pattern());
         Self { names, patterns: patterns.filter_map(|pattern| Regex::new(pattern.as_str()).ok()).collect() }
     }
 
-    fn has(&self, topic: &str) -> bool {
+    pub(crate) fn has(&self, topic: &str) -> bool {
         self.names.iter().any(|name| !name.is_pattern() && name.as_str() == topic)
             || self.patterns.iter().any(|pattern| pattern.is_match(topic))
     }

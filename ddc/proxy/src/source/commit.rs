@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use ddc_link::sender::{Mark, Slot};
 
+use super::history::{self, History, Point};
+
 /// Marks of one slot that are closer together than this share one entry, so that an entry per 100 ms of
 /// `commit_delay` bounds the memory, whatever the rate.
 const RESOLUTION: Duration = Duration::from_millis(100);
@@ -22,10 +24,20 @@ pub struct CommitLog {
     delay: Duration,
     packed: VecDeque<(u64, Mark)>,
     slots: BTreeMap<Slot, SlotLog>,
+    history: History,
 }
 
-#[derive(Debug, Default)]
+/// What of a partition was sent before an offset that it goes back to: it stays as committable as it was.
+#[derive(Debug)]
+pub struct Past {
+    log: SlotLog,
+    history: history::Past,
+}
+
+#[derive(Debug)]
 struct SlotLog {
+    /// Where the reading began: the group has that.
+    start: Mark,
     sent: VecDeque<Sent>,
     committable: Option<Mark>,
     newest: Option<Mark>,
@@ -44,22 +56,66 @@ struct Sent {
 impl CommitLog {
     /// A log that lets nothing be committed before it was sent for `delay`.
     pub fn new(delay: Duration) -> Self {
-        Self { delay, packed: VecDeque::new(), slots: BTreeMap::new() }
+        let history = History::new(Duration::ZERO);
+        Self { delay, packed: VecDeque::new(), slots: BTreeMap::new(), history }
     }
 
-    /// Starts a slot; marks of slots that were not started are dropped.
-    pub fn start(&mut self, slot: Slot) {
-        self.slots.insert(slot, SlotLog::default());
+    /// The same, and it remembers for `span` where each slot stood.
+    pub fn with_history(mut self, span: Duration) -> Self {
+        self.history = History::new(span);
+        self
+    }
+
+    /// Starts a slot where its partition's reading begins; marks of slots that were not started are dropped.
+    pub fn start(&mut self, now: Instant, mark: Mark) {
+        let log =
+            SlotLog { start: mark, sent: VecDeque::new(), committable: None, newest: None, again: false };
+        self.slots.insert(mark.slot, log);
+        self.history.start(now, mark);
     }
 
     /// Forgets a slot: another owner, or another life of the topic, begins.
     pub fn forget(&mut self, slot: Slot) {
         self.slots.remove(&slot);
+        self.history.forget(slot);
     }
 
     /// Forgets every slot: nothing that was packed so far may be committed any more.
     pub fn forget_all(&mut self) {
         self.slots.clear();
+        self.history.forget_all();
+    }
+
+    /// Where a slot stood at a time; `None` is before every clock.
+    pub fn at(&self, slot: Slot, time: Option<Instant>) -> Option<Point> {
+        self.history.at(slot, time)
+    }
+
+    /// What the group has committed of a slot, or may by now; where it started, when that is nothing.
+    pub fn floor(&mut self, now: Instant, slot: Slot) -> Option<Mark> {
+        self.committable(now, slot).or_else(|| Some(self.slots.get(&slot)?.start))
+    }
+
+    /// Takes a slot out whose partition goes back to `mark`: nothing ahead of it may be committed any more.
+    pub fn cut(&mut self, mark: Mark) -> Option<Past> {
+        let mut log = self.slots.remove(&mark.slot)?;
+        log.sent.retain(|sent| sent.mark.end <= mark.end);
+        log.committable = log.committable.filter(|committable| committable.end <= mark.end);
+        (log.newest, log.again) = (Some(mark), false);
+        Some(Past { log, history: self.history.cut(mark.slot, mark.end) })
+    }
+
+    /// Goes on with what was cut, under the partition's new slot. `start`: what its new start commit says.
+    pub fn resume(&mut self, start: Mark, past: Past) {
+        let Past { mut log, history } = past;
+        let slot = start.slot;
+        let marks = log.sent.iter_mut().map(|sent| &mut sent.mark);
+        for mark in marks.chain(&mut log.committable).chain(&mut log.newest) {
+            mark.slot = slot;
+        }
+        log.start = start;
+        self.slots.insert(slot, log);
+        self.history.resume(slot, history);
     }
 
     /// A commit of this slot failed: what it may commit is taken again, also when nothing newer comes.
@@ -81,6 +137,7 @@ impl CommitLog {
             let Some((_, mark)) = self.packed.pop_front() else { break };
             let Some(log) = self.slots.get_mut(&mark.slot) else { continue };
             log.newest = Some(mark);
+            self.history.sent(now, mark);
             match log.sent.back_mut() {
                 Some(sent) if now.duration_since(sent.first) < RESOLUTION => {
                     sent.last = now;
@@ -126,7 +183,7 @@ impl SlotLog {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use ddc_link::sender::{Compression, PackConfig, Packer, PartitionStart};
     use ddc_wire::{Epoch, TopicId};
@@ -135,18 +192,18 @@ mod tests {
     const DELAY: Duration = Duration::from_secs(30);
 
     fn mark(slot: Slot, end: i64) -> Mark {
-        Mark { slot, end, last: Some(end - 1), count: end as u64 }
+        Mark { slot, end, last: Some(end - 1).filter(|last| *last >= 0), count: end as u64 }
     }
 
     fn log() -> (CommitLog, Slot) {
         let mut log = CommitLog::new(DELAY);
-        let slot = a_slot();
-        log.start(slot);
+        let slot = slots(1)[0];
+        log.start(Instant::now(), mark(slot, 0));
         (log, slot)
     }
 
     /// Only a packer gives out slots.
-    fn a_slot() -> Slot {
+    pub(in crate::source) fn slots(count: usize) -> Vec<Slot> {
         let config = PackConfig {
             stream: String::new(),
             symbol_size: 1412,
@@ -156,12 +213,12 @@ mod tests {
             max_record_bytes: 1 << 20,
             ledger_interval: DELAY,
             ledger_changed: DELAY,
-            max_partitions: 1,
+            max_partitions: count,
         };
-        let start = PartitionStart {
+        let start = |partition| PartitionStart {
             topic: "t".into(),
             topic_id: TopicId::default(),
-            partition: 0,
+            partition,
             partition_count: 1,
             epoch: Epoch(1),
             origin: 0,
@@ -169,7 +226,8 @@ mod tests {
             count: 0,
             next: 0,
         };
-        Packer::new(config, Instant::now()).unwrap().assign(start).unwrap()
+        let mut packer = Packer::new(config, Instant::now()).unwrap();
+        (0..count as i32).map(|partition| packer.assign(start(partition)).unwrap()).collect()
     }
 
     #[test]
@@ -213,6 +271,29 @@ mod tests {
         log.sent(start, 1);
         assert!(log.take_committable(start + DELAY).is_empty());
         assert_eq!(log.newest_sent(slot), None);
+    }
+
+    /// What was sent before the point it goes back to is committed when its time comes; what was sent behind it is not.
+    #[test]
+    fn what_goes_back_commits_only_what_lies_before_it() {
+        let (mut log, old) = log();
+        let new = slots(2)[1];
+        let start = Instant::now();
+        for (block, end) in [(0, 10), (1, 20), (2, 30)] {
+            log.packed(block, &[mark(old, end)]);
+            log.sent(start + Duration::from_secs(block), block + 1);
+        }
+        assert_eq!(log.floor(start, old), Some(mark(old, 0)), "nothing is old enough: the start");
+        assert_eq!(log.floor(start + DELAY, old), Some(mark(old, 10)));
+        let past = log.cut(mark(old, 20)).unwrap();
+        log.packed(3, &[mark(old, 40)]);
+        log.sent(start + Duration::from_secs(3), 4);
+        assert_eq!(log.committable(start + DELAY * 9, old), None, "the old slot is gone");
+        log.resume(mark(new, 10), past);
+        assert_eq!(log.newest_sent(new), Some(mark(new, 20)), "what it goes on behind");
+        assert_eq!(log.floor(start, new), Some(mark(new, 10)));
+        assert_eq!(log.committable(start + DELAY, new), Some(mark(new, 10)));
+        assert_eq!(log.committable(start + DELAY * 9, new), Some(mark(new, 20)), "30 is to be sent again");
     }
 
     proptest! {

@@ -11,11 +11,15 @@
 //! the group is answered, and the watchdog fed, whatever is away.
 //!
 //! Here: the thread's loop, reading, the drain. `events.rs`: the group and the life of partitions. `commits.rs`: the
-//! commits. `report.rs`: what others see.
+//! commits. `rewind.rs`, `pausing.rs`: what operators and the checker order. `report.rs`: what others see.
 
 mod commits;
 mod events;
+mod pausing;
 mod report;
+mod rewind;
+#[cfg(test)]
+mod rewind_tests;
 #[cfg(test)]
 mod tests;
 
@@ -41,11 +45,14 @@ use super::outlet::{Outlet, ROOM_WAIT, Record as Packable};
 use super::start::Start;
 use super::starting::Starting;
 use super::topics::TopicWatch;
-use crate::config::{IngressConfig, KafkaSource as Settings, TopicPattern};
+use crate::config::{IngressConfig, KafkaSource as Settings};
 use crate::ingress::Shared;
+use crate::pause::{Kept, Pauses};
 use crate::replay::ReplayOut;
+use crate::rewind::Rewinds;
 use crate::state::StateDir;
 use report::Trouble;
+use rewind::GoingBack;
 
 /// Most records of one read. Between two reads group events, blocks and commits are served.
 pub const BATCH_RECORDS: usize = 1024;
@@ -82,6 +89,14 @@ pub struct KafkaSource {
     slots: HashMap<(Arc<str>, i32), Slot>,
     /// Assigned partitions that the packer cannot carry, and why. They are not read.
     refused: BTreeMap<(Arc<str>, i32), String>,
+    rewinds: Arc<Rewinds>,
+    /// Partitions that go back and have not begun again.
+    going_back: HashMap<(Arc<str>, i32), GoingBack>,
+    pauses: Arc<Pauses>,
+    /// The group was left, as ordered.
+    paused: bool,
+    /// What the group did not take before it was left, and was not read again yet.
+    kept: Vec<Kept>,
     trouble: Option<Trouble>,
     /// When the brokers last gave a sign of life.
     alive_at: Instant,
@@ -112,17 +127,21 @@ pub struct Parts {
     pub metrics: Arc<LinkMetrics<IngressMetrics>>,
     /// What replays send.
     pub replay: Option<ReplayOut>,
+    /// Orders to go back.
+    pub rewinds: Arc<Rewinds>,
+    /// Orders to pause.
+    pub pauses: Arc<Pauses>,
 }
 
 impl KafkaSource {
     /// Joins the group; partitions come once the broker answers.
     pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { config, settings, member, reporter, packer, blocks, shared, state, metrics, replay } =
-            parts;
+        let Parts {
+            config, settings, member, reporter, packer, blocks, shared, state, metrics, replay, ..
+        } = parts;
+        let (rewinds, pauses) = (parts.rewinds, parts.pauses);
         let starting = Starting::new(state)?;
         let patterns = &settings.topics;
-        let topics: Vec<&str> = patterns.iter().map(TopicPattern::as_str).collect();
-        member.subscribe(&topics)?;
         let named = patterns
             .iter()
             .filter(|topic| !topic.is_pattern())
@@ -132,7 +151,7 @@ impl KafkaSource {
         let link: Arc<str> = config.link.name.as_str().into();
         let mut outlet = Outlet::new(
             packer,
-            CommitLog::new(settings.commit_delay),
+            CommitLog::new(settings.commit_delay).with_history(settings.history),
             blocks,
             Arc::clone(&shared),
             Arc::clone(&metrics),
@@ -142,7 +161,7 @@ impl KafkaSource {
             outlet.set_replay(replay);
         }
         let letters = Letters::open(&config, &settings, Arc::clone(&metrics))?;
-        Ok(Self {
+        let mut source = Self {
             outlet,
             letters,
             starting,
@@ -156,12 +175,23 @@ impl KafkaSource {
             reading: HashMap::new(),
             slots: HashMap::new(),
             refused: BTreeMap::new(),
+            rewinds,
+            going_back: HashMap::new(),
+            pauses,
+            paused: true,
+            kept: Vec::new(),
             trouble: None,
             alive_at: now,
             next_commit: now,
             next_report: now,
             limit: RateLimit::new(Duration::from_secs(10)),
-        })
+        };
+        if source.pauses.is_paused() {
+            source.begin_paused();
+        } else {
+            source.join()?;
+        }
+        Ok(source)
     }
 
     /// Runs until a stop is asked for and what is packed has been sent, or `drain` has passed since.
@@ -183,9 +213,11 @@ impl KafkaSource {
         while let Some(event) = self.member.serve() {
             self.on_group_event(event, now);
         }
+        self.serve_pause(now);
         self.serve_starting(now);
         self.serve_topics(now);
         self.note_sent(now);
+        self.serve_rewind(now);
         self.outlet.move_blocks(now);
         self.letters.serve(now);
         if now >= self.next_commit {
@@ -306,7 +338,8 @@ impl KafkaSource {
         }
         let slots: Vec<Slot> = self.reading.keys().copied().collect();
         tick.mark();
-        self.last_commit(&slots, Instant::now(), self.settings.commit_on_stop);
+        let back = self.going_back.keys().cloned().collect::<Vec<_>>();
+        self.last_commit(&slots, &back, Instant::now(), self.settings.commit_on_stop);
         tick.mark();
         self.shared.source_done.store(true, Ordering::Release);
     }

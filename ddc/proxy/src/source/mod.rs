@@ -1,6 +1,7 @@
 //! Where records come from: the left end of the line.
 
 pub mod commit;
+pub mod history;
 pub mod kafka;
 mod letters;
 mod lookup;

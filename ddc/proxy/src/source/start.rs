@@ -4,7 +4,7 @@
 //! matters only to a group that has no commit at all; a partition without a commit in a group that has some is new
 //! (added, or its topic matches since yesterday) and is read from its earliest record.
 
-use ddc_link::sender::PartitionStart;
+use ddc_link::sender::{Mark, PartitionStart, Slot};
 use ddc_wire::{Epoch, TopicId};
 use std::sync::Arc;
 
@@ -53,6 +53,13 @@ pub enum StartNote {
         /// The broker's first offset.
         to: i64,
     },
+    /// It goes back to where it was, because somebody asked for that.
+    Rewound {
+        /// What the start commit says: what was sent before it was sent long enough ago. Never ahead of `next`.
+        commit: At,
+        /// First and last offset of what was to be sent again and is no longer there.
+        deleted: Option<(i64, i64)>,
+    },
     /// The committed offset is above the broker's last: the topic was truncated, or created again on brokers
     /// without topic ids.
     BeyondEnd {
@@ -61,6 +68,75 @@ pub enum StartNote {
         /// The offset behind the broker's last record.
         high: i64,
     },
+}
+
+/// A position of a partition's chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At {
+    /// The next offset to be read.
+    pub end: i64,
+    /// The last offset sent.
+    pub last: Option<i64>,
+    /// Records sent up to `last`.
+    pub count: u64,
+}
+
+impl From<Mark> for At {
+    fn from(mark: Mark) -> Self {
+        Self { end: mark.end, last: mark.last, count: mark.count }
+    }
+}
+
+impl At {
+    /// Where a reading begins.
+    pub fn of(start: &PartitionStart) -> Self {
+        Self { end: start.next, last: start.previous, count: start.count }
+    }
+
+    /// The same as a mark.
+    pub fn mark(self, slot: Slot) -> Mark {
+        Mark { slot, end: self.end, last: self.last, count: self.count }
+    }
+}
+
+/// A wish to go back in a partition that was read here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoBack {
+    /// The life of the topic that the positions belong to.
+    pub topic_id: TopicId,
+    /// First offset ever to be read in it.
+    pub origin: i64,
+    /// Our epochs: of the reading that goes back, and of the last start commit that was tried since. When the group has
+    /// another one, somebody else has owned the partition meanwhile.
+    pub epochs: [Epoch; 2],
+    /// What the start commit says.
+    pub commit: At,
+    /// Where reading goes on; not below `commit`.
+    pub read: At,
+}
+
+/// The start of a partition that goes back; `None` when that wish has been overtaken: by another owner, another life of
+/// the topic, or a log that ends before.
+pub fn go_back(facts: &PartitionFacts, back: &GoBack, epoch: Epoch) -> Option<Start> {
+    let (_, metadata) = facts.committed?;
+    let metadata = metadata?;
+    let same = metadata.topic_id == back.topic_id && facts.topic_id == back.topic_id;
+    if !same || !back.epochs.contains(&metadata.epoch) || back.read.end > facts.high {
+        return None;
+    }
+    let partition = PartitionStart {
+        topic: Arc::clone(&facts.topic),
+        topic_id: facts.topic_id,
+        partition: facts.partition,
+        partition_count: facts.partition_count,
+        epoch,
+        origin: back.origin,
+        previous: back.read.last,
+        count: back.read.count,
+        next: back.read.end.max(facts.low),
+    };
+    let deleted = (back.read.end < facts.low).then(|| (back.read.end, facts.low - 1));
+    Some(Start { partition, note: Some(StartNote::Rewound { commit: back.commit, deleted }) })
 }
 
 /// Decides the start; `None` when `start_at = "committed"` and the group has committed nothing.
@@ -220,6 +296,48 @@ mod tests {
         let start = at(&facts(Some((201, None))), true, StartAt::Latest);
         assert_eq!(start.note, Some(StartNote::BeyondEnd { committed: 201, high: 200 }));
         assert_eq!((start.partition.next, start.partition.previous), (100, None));
+    }
+
+    fn back(commit: i64, read: i64) -> GoBack {
+        let at = |end: i64| At { end, last: Some(end - 1), count: end as u64 - 90 };
+        let epochs = [Epoch(5), Epoch(6)];
+        GoBack { topic_id: ID, origin: 90, epochs, commit: at(commit), read: at(read) }
+    }
+
+    #[test]
+    fn what_goes_back_keeps_its_chain() {
+        let facts = facts(Some((150, Some(metadata(ID)))));
+        let start = go_back(&facts, &back(120, 130), Epoch(9)).unwrap();
+        let commit = At { end: 120, last: Some(119), count: 30 };
+        assert_eq!(start.note, Some(StartNote::Rewound { commit, deleted: None }));
+        let start = start.partition;
+        assert_eq!((start.next, start.previous, start.count, start.origin), (130, Some(129), 40, 90));
+        assert_eq!(start.epoch, Epoch(9));
+    }
+
+    #[test]
+    fn what_was_deleted_meanwhile_is_told() {
+        let facts = facts(Some((150, Some(metadata(ID)))));
+        let start = go_back(&facts, &back(95, 95), Epoch(9)).unwrap();
+        assert!(matches!(start.note, Some(StartNote::Rewound { deleted: Some((95, 99)), .. })), "{start:?}");
+        assert_eq!((start.partition.next, start.partition.previous), (100, Some(94)));
+    }
+
+    #[test]
+    fn a_wish_that_was_overtaken_is_none() {
+        let wish = back(120, 130);
+        let of = |metadata| facts(Some((150, Some(metadata))));
+        assert!(go_back(&of(CommitMetadata { epoch: Epoch(6), ..metadata(ID) }), &wish, Epoch(9)).is_some());
+        for (why, facts) in [
+            ("another owner", of(CommitMetadata { epoch: Epoch(7), ..metadata(ID) })),
+            ("another life", of(metadata(TopicId::Uuid([2; 16])))),
+            ("no commit", facts(None)),
+            ("somebody else's commit", facts(Some((150, None)))),
+            ("truncated", PartitionFacts { low: 0, high: 129, ..of(metadata(ID)) }),
+            ("created again", PartitionFacts { topic_id: TopicId::Uuid([2; 16]), ..of(metadata(ID)) }),
+        ] {
+            assert_eq!(go_back(&facts, &wish, Epoch(9)), None, "{why}");
+        }
     }
 
     #[test]

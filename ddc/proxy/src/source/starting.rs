@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lookup::{Asked, Found, Lookup};
 use super::metadata::CommitMetadata;
-use super::start::{PartitionFacts, Start, StartNote, decide, next_epoch};
+use super::start::{At, GoBack, PartitionFacts, Start, StartNote, decide, go_back, next_epoch};
 use super::topics::TopicWatch;
 use crate::config::KafkaSource;
 use crate::state::{StateDir, StateError};
@@ -66,6 +66,8 @@ pub(crate) struct Starting {
     highest_epoch: Epoch,
     /// All that were added and have not begun.
     partitions: TopicPartitionList,
+    /// Those that begin where they were some time ago, not where the group has committed.
+    back: HashMap<(Arc<str>, i32), GoBack>,
     phase: Phase,
     since: Instant,
     not_before: Instant,
@@ -109,6 +111,7 @@ impl Starting {
             state,
             highest_epoch: Epoch(stored.map_or(0, |stored| stored.highest)),
             partitions: TopicPartitionList::new(),
+            back: HashMap::new(),
             phase: Phase::Idle,
             since: now,
             not_before: now,
@@ -157,8 +160,29 @@ impl Starting {
         self.not_before = now + RETRY;
     }
 
+    /// When this partition begins, it goes back.
+    pub(crate) fn go_back(&mut self, topic: Arc<str>, partition: i32, back: GoBack) {
+        self.back.insert((topic, partition), back);
+    }
+
+    /// How many of some partitions are on their way.
+    pub(crate) fn count(&self, wanted: impl Fn(&str, i32) -> bool) -> usize {
+        let elements = self.partitions.elements();
+        elements.iter().filter(|element| wanted(element.topic(), element.partition())).count()
+    }
+
+    /// Takes all partitions away.
+    pub(crate) fn clear(&mut self) {
+        self.partitions = TopicPartitionList::new();
+        self.back.clear();
+        self.begin_anew();
+    }
+
     /// Takes partitions away again before they began.
     pub(crate) fn remove(&mut self, partitions: &TopicPartitionList) {
+        for element in partitions.elements() {
+            self.back.remove(&(Arc::from(element.topic()), element.partition()));
+        }
         let taken = |topic: &str, partition| partitions.find_partition(topic, partition).is_some();
         if self.keep_only(|topic, partition| !taken(topic, partition)) {
             self.begin_anew();
@@ -330,23 +354,32 @@ impl Starting {
                 ));
                 continue;
             }
-            let Some(start) = decide(facts, has_commits, config.start_at, epoch) else {
+            let back = self.back.get(&(Arc::clone(&facts.topic), facts.partition));
+            let went_back = back.and_then(|back| go_back(facts, back, epoch));
+            if let Some(back) = back.filter(|_| went_back.is_none()) {
+                tell_overtaken(link, facts, back);
+            }
+            let Some(start) = went_back.or_else(|| decide(facts, has_commits, config.start_at, epoch)) else {
                 return Err(format!(
                     "start_at = \"committed\" and group {} has committed nothing: commit offsets for it, or choose \"earliest\" or \"latest\"",
                     config.group
                 ));
             };
             let partition = &start.partition;
+            let at = match start.note {
+                Some(StartNote::Rewound { commit, .. }) => commit,
+                _ => At::of(partition),
+            };
             let metadata = CommitMetadata {
                 topic_id: partition.topic_id,
                 epoch,
                 origin: partition.origin,
-                previous: partition.previous,
-                count: partition.count,
+                previous: at.last,
+                count: at.count,
             };
             let mut element = offsets.add_partition(&partition.topic, partition.partition);
             // Offsets of a start are not negative, which is all that is checked.
-            let _ = element.set_offset(Offset::Offset(partition.next));
+            let _ = element.set_offset(Offset::Offset(at.end));
             element.set_metadata(metadata.to_string());
             starts.push(start);
             carried.push(facts);
@@ -357,6 +390,14 @@ impl Starting {
         }
         self.keep(epoch).map_err(|error| error.to_string())?;
         let id = member.commit(&offsets).map_err(|error| error.to_string())?;
+        for start in &starts {
+            let key = (Arc::clone(&start.partition.topic), start.partition.partition);
+            match (start.note, self.back.get_mut(&key)) {
+                // Should the answer be lost, the commit may have been made all the same: it is ours.
+                (Some(StartNote::Rewound { .. }), Some(back)) => back.epochs[1] = epoch,
+                _ => drop(self.back.remove(&key)),
+            }
+        }
         for (facts, start) in carried.into_iter().zip(&starts) {
             tell(link, facts, start);
         }
@@ -378,7 +419,10 @@ impl Starting {
         let mut begun = Vec::new();
         for start in starts {
             match refusal(&start) {
-                None => begun.push(start),
+                None => {
+                    self.back.remove(&(Arc::clone(&start.partition.topic), start.partition.partition));
+                    begun.push(start);
+                }
                 Some(error) => refused.push(format!(
                     "{}[{}] cannot begin: {error}",
                     start.partition.topic, start.partition.partition
@@ -429,11 +473,46 @@ pub(crate) fn failure(result: &CommitResult) -> Option<CommitError> {
     result.error.or_else(|| result.partitions.iter().find_map(|partition| partition.result.err()))
 }
 
+/// Somebody waits for records that will not go again.
+fn tell_overtaken(link: &str, facts: &PartitionFacts, back: &GoBack) {
+    let committed = facts.committed.as_ref().map(|(offset, _)| *offset);
+    tracing::error!(
+        link,
+        topic = &*facts.topic,
+        partition = facts.partition,
+        wanted = back.read.end,
+        committed,
+        "partition does not go back: it has had another owner or life meanwhile, or its log ends before; it goes on from the group's offset. What is missing at the destination is named there: ddc replay"
+    );
+}
+
 fn tell(link: &str, facts: &PartitionFacts, start: &Start) {
     let (topic, partition) = (&*facts.topic, facts.partition);
     let (offset, epoch) = (start.partition.next, start.partition.epoch.0);
     match start.note {
         None => tracing::info!(link, topic, partition, offset, epoch, "partition starts"),
+        Some(StartNote::Rewound { deleted: None, .. }) => {
+            tracing::warn!(
+                link,
+                topic,
+                partition,
+                offset,
+                epoch,
+                "partition goes back: it is sent again from here"
+            );
+        }
+        Some(StartNote::Rewound { deleted: Some((first, last)), .. }) => {
+            tracing::error!(
+                link,
+                topic,
+                partition,
+                offset,
+                epoch,
+                first_deleted = first,
+                last_deleted = last,
+                "partition goes back, not as far as it should: Kafka has deleted the records before (retention)"
+            );
+        }
         Some(StartNote::Recreated) => {
             tracing::warn!(
                 link,

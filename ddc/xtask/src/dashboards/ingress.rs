@@ -138,6 +138,21 @@ fn source() -> Vec<Panel> {
             vec![target(series("ddc_ingress_replays_failed_total").rate(), "{{link}}")],
         ).runbooks(&["ReplayFailed"]),
         lines(
+            "Paused",
+            "Whether the ingress was paused (`ddc pause`): it reads nothing and Kafka keeps the records, until `ddc resume`.",
+            vec![target(series("ddc_ingress_paused").now(), "{{link}}")],
+        ).runbooks(&["NoPartitions"]),
+        lines(
+            "Rewinds",
+            "Times that partitions went back to where they were (`ddc rewind`, `ddc pause --since`).",
+            vec![target(series("ddc_ingress_rewinds_total").rate(), "{{link}}")],
+        ),
+        lines(
+            "Records that rewinds send again",
+            "Records between where partitions stood and where they went back to. The egress skips those that it has.",
+            vec![target(series("ddc_ingress_rewound_records_total").rate(), "{{link}}")],
+        ),
+        lines(
             "Not taken by reason",
             "Datagrams that a UDP source could not take. They are lost for good: only Kafka keeps what waits.",
             vec![target(series("ddc_ingress_source_drops_total").by("reason").rate(), "{{link}} {{reason}}")],

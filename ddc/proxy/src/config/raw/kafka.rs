@@ -29,6 +29,10 @@ pub(crate) struct RawKafkaSource {
     /// this time is sent again; the time must exceed what it takes to notice a dead egress and stop the ingress.
     #[serde(default = "default_commit_delay")]
     pub(crate) commit_delay: Span,
+    /// How far back `ddc rewind` and `ddc pause --since` can go: for so long it is remembered where each partition stood. At
+    /// least `commit_delay`; without it 5 minutes, or `commit_delay` if that is longer.
+    #[schemars(example = "5min")]
+    pub(crate) history: Option<Span>,
     /// What a planned stop commits.
     #[serde(default = "default_commit_on_stop")]
     pub(crate) commit_on_stop: CommitOnStop,

@@ -479,8 +479,13 @@ impl Writer {
             *lock(&self.books.shared.sink_problem) = Some(problem);
         }
         self.books.metrics.sink_retries.inc();
-        self.pause =
-            if learned { Duration::ZERO } else { (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE) };
+        // After a refusal librdkafka gives the next transaction up as well, to raise its epoch: that is nobody's fault.
+        let is_echo = cause.is_none() && self.pause.is_zero();
+        self.pause = match self.pause {
+            _ if learned => Duration::ZERO,
+            _ if is_echo => SHORTEST_WAIT,
+            pause => (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+        };
         let fatal = self.producer.as_ref().and_then(Producer::fatal);
         if let Some((code, text)) = fatal {
             self.lost(&TransactionError::Fatal(code, text));

@@ -4,30 +4,35 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ddc_kafka::commit::{CommitError, CommitResult};
-use ddc_link::sender::{Mark, Slot};
+use ddc_link::sender::{Mark, PartitionStart, Slot};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{KafkaSource, LAST_COMMIT};
 use crate::config::CommitOnStop;
 use crate::source::metadata::CommitMetadata;
+use crate::source::start::At;
 use crate::source::starting::failure;
 
 /// How long the last commit of a partition waits for its dead letters; without them it is not committed.
 const LAST_LETTERS: Duration = Duration::from_secs(2);
+
+/// What a commit of this position says, under the epoch that it was reached in.
+pub(super) fn metadata_at(start: &PartitionStart, at: At) -> CommitMetadata {
+    CommitMetadata {
+        topic_id: start.topic_id,
+        epoch: start.epoch,
+        origin: start.origin,
+        previous: at.last,
+        count: at.count,
+    }
+}
 
 impl KafkaSource {
     fn offsets(&self, marks: &[Mark]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(marks.len());
         for mark in marks {
             let Some(reading) = self.reading.get(&mark.slot) else { continue };
-            let start = &reading.start.partition;
-            let metadata = CommitMetadata {
-                topic_id: start.topic_id,
-                epoch: start.epoch,
-                origin: start.origin,
-                previous: mark.last,
-                count: mark.count,
-            };
+            let metadata = metadata_at(&reading.start.partition, (*mark).into());
             let mut element = list.add_partition(&reading.topic, reading.partition);
             // Offsets of a mark are not negative, which is all that is checked.
             let _ = element.set_offset(Offset::Offset(mark.end));
@@ -82,10 +87,17 @@ impl KafkaSource {
         }
     }
 
-    /// The last commit before partitions are given up: by the same rule, and waited for.
-    pub(super) fn last_commit(&mut self, slots: &[Slot], now: Instant, rule: CommitOnStop) {
+    /// The last commit before partitions are given up: by the same rule, and waited for. Those that are going `back` and
+    /// have not begun again are committed where they go back to, so that the next owner goes on there.
+    pub(super) fn last_commit(
+        &mut self,
+        slots: &[Slot],
+        back: &[(Arc<str>, i32)],
+        now: Instant,
+        rule: CommitOnStop,
+    ) {
         self.letters.settle(slots, LAST_LETTERS);
-        let marks = slots
+        let marks: Vec<Mark> = slots
             .iter()
             .filter_map(|slot| match rule {
                 CommitOnStop::Delayed => self.outlet.log.committable(now, *slot),
@@ -93,7 +105,8 @@ impl KafkaSource {
             })
             .collect();
         let marks = self.settled(marks);
-        let offsets = self.offsets(&marks);
+        let mut offsets = self.offsets(&marks);
+        self.add_going_back(&mut offsets, back);
         if offsets.count() == 0 {
             return;
         }

@@ -15,7 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::{KafkaSource, Reading};
 use crate::config::CommitOnStop;
-use crate::source::start::Start;
+use crate::source::start::{At, Start};
 use crate::source::starting::failure;
 
 impl KafkaSource {
@@ -60,8 +60,9 @@ impl KafkaSource {
         if let Err(error) = self.member.assign(&TopicPartitionList::new()) {
             self.on_error(&classify(&error), &error.to_string());
         }
-        // At a stop they are left alone: leaving the group gives them to others.
-        if !self.shared.stop.load(Ordering::Relaxed) {
+        // At a stop and in a pause they are left alone: leaving the group gives them to others.
+        if !self.shared.stop.load(Ordering::Relaxed) && !self.paused {
+            self.take_up_kept(partitions);
             self.starting.add(partitions);
         }
     }
@@ -74,9 +75,11 @@ impl KafkaSource {
             self.refused.remove(&(Arc::from(element.topic()), element.partition()));
         }
         let slots: Vec<Slot> = self.slots_of(partitions);
+        let back = self.going_back_of(partitions);
         if !lost {
-            self.last_commit(&slots, now, CommitOnStop::Delayed);
+            self.last_commit(&slots, &back, now, CommitOnStop::Delayed);
         }
+        self.taken_away(&back);
         self.give_up(&slots);
         self.release(partitions);
     }
@@ -110,7 +113,7 @@ impl KafkaSource {
 
     /// Stops reading these partitions and answers a revocation of them. librdkafka refuses the whole list, and goes on
     /// waiting for the answer, when it names one that is not being read: such are left out.
-    fn release(&mut self, partitions: &TopicPartitionList) {
+    pub(super) fn release(&mut self, partitions: &TopicPartitionList) {
         let released = self.member.consumer().assignment().and_then(|read| {
             let elements = read.elements();
             let read: HashSet<(&str, i32)> =
@@ -144,7 +147,7 @@ impl KafkaSource {
         list
     }
 
-    fn give_up(&mut self, slots: &[Slot]) {
+    pub(super) fn give_up(&mut self, slots: &[Slot]) {
         let mut topics = HashSet::new();
         for slot in slots {
             self.outlet.packer.revoke(*slot);
@@ -174,14 +177,19 @@ impl KafkaSource {
     fn begin(&mut self, starts: Vec<Start>, now: Instant) {
         let mut offsets = TopicPartitionList::new();
         let mut begun = Vec::new();
+        self.forget_kept(&starts);
         for start in starts {
             let (topic, partition) = (Arc::clone(&start.partition.topic), start.partition.partition);
+            let went_back = self.went_back(&start);
             match self.outlet.packer.assign(start.partition.clone()) {
                 Ok(slot) => {
                     let mut element = offsets.add_partition(&topic, partition);
                     // Offsets of a start are not negative, which is all that is checked.
                     let _ = element.set_offset(Offset::Offset(start.partition.next));
-                    self.outlet.log.start(slot);
+                    match went_back {
+                        Some((at, past)) => self.outlet.log.resume(at.mark(slot), past),
+                        None => self.outlet.log.start(now, At::of(&start.partition).mark(slot)),
+                    }
                     self.slots.insert((Arc::clone(&topic), partition), slot);
                     self.topics.watch(&topic, start.partition.topic_id);
                     self.reading.insert(slot, Reading { topic, partition, start });
@@ -204,6 +212,7 @@ impl KafkaSource {
             self.release(&offsets);
             self.starting.add_later(&offsets, now);
         }
+        self.settle_rewind();
         self.metrics.assigned_partitions.set(self.reading.len() as i64);
     }
 

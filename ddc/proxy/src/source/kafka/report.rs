@@ -53,7 +53,9 @@ impl KafkaSource {
     }
 
     pub(super) fn report(&mut self, now: Instant) {
-        self.shared.set_source_state(if self.outlet.is_full() {
+        self.shared.set_source_state(if self.paused {
+            SourceState::Paused
+        } else if self.outlet.is_full() {
             SourceState::Full
         } else if self.reading.is_empty() {
             SourceState::Starting
@@ -71,7 +73,9 @@ impl KafkaSource {
         self.shared.set_problem("topics", self.topics.problem());
         self.shared.set_problem("dead_letters", self.letters.trouble());
         self.shared.set_problem("packer", self.refused.values().next().cloned());
-        let unassigned = self.reading.is_empty() && self.refused.is_empty() && !self.starting.is_waiting();
+        self.shared.set_problem("pause", self.pauses.problem());
+        let unassigned =
+            self.reading.is_empty() && self.refused.is_empty() && !self.starting.is_waiting() && !self.paused;
         self.shared.set_problem("assignment", unassigned.then(|| self.no_partition()));
     }
 

@@ -12,6 +12,7 @@ use ddc_link::sender::{Compression, PackConfig};
 use ddc_telemetry::Registry;
 use ddc_telemetry::notify::Watchdog;
 use ddc_telemetry::reasons::Thread;
+use ddc_wire::{ChunkHeader, Chunks, Content, Prelude};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
@@ -21,7 +22,7 @@ use super::*;
 use crate::config::{CommitOnStop, Config, Source};
 use crate::source::metadata::CommitMetadata;
 
-type Mock = MockCluster<'static, DefaultProducerContext>;
+pub(super) type Mock = MockCluster<'static, DefaultProducerContext>;
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -43,25 +44,49 @@ fn config(directory: &Path, brokers: &str) -> IngressConfig {
 }
 
 /// A source that runs, and the far end of its blocks.
-struct Run {
-    shared: Arc<Shared>,
-    metrics: Arc<LinkMetrics<IngressMetrics>>,
+pub(super) struct Run {
+    pub(super) shared: Arc<Shared>,
+    pub(super) metrics: Arc<LinkMetrics<IngressMetrics>>,
+    pub(super) rewinds: Arc<Rewinds>,
+    pub(super) pauses: Arc<Pauses>,
     blocks: Receiver<PackedBlock>,
     thread: JoinHandle<()>,
     watchdog: Watchdog,
     taken: u64,
-    records: u64,
-    _directory: tempfile::TempDir,
+    pub(super) records: u64,
+    /// Chunks of records that were taken, in blocks of one fragment.
+    pub(super) chunks: Vec<Chunk>,
+    directory: Arc<tempfile::TempDir>,
 }
 
-fn settings(config: &mut IngressConfig) -> &mut Settings {
+/// What a chunk says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Chunk {
+    pub(super) partition: i32,
+    pub(super) epoch: u64,
+    pub(super) origin: i64,
+    pub(super) previous: Option<i64>,
+    pub(super) end: i64,
+    pub(super) count: u64,
+    pub(super) offsets: Vec<i64>,
+}
+
+pub(super) fn settings(config: &mut IngressConfig) -> &mut Settings {
     let Source::Kafka(settings) = &mut config.source else { panic!("Kafka") };
     settings
 }
 
 impl Run {
-    fn start(brokers: &str, change: impl FnOnce(&mut IngressConfig)) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+    pub(super) fn start(brokers: &str, change: impl FnOnce(&mut IngressConfig)) -> Self {
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), brokers, change)
+    }
+
+    /// As a process that goes on with the state of a former one.
+    pub(super) fn start_in(
+        directory: Arc<tempfile::TempDir>,
+        brokers: &str,
+        change: impl FnOnce(&mut IngressConfig),
+    ) -> Self {
         let mut config = config(directory.path(), brokers);
         change(&mut config);
         let settings = settings(&mut config).clone();
@@ -81,6 +106,9 @@ impl Run {
             ledger_changed: Duration::from_secs(1),
             max_partitions: 100,
         };
+        let config = Arc::new(config);
+        let rewinds = Arc::new(Rewinds::new(Arc::clone(&config), Arc::clone(&shared)));
+        let pauses = Arc::new(Pauses::open("t", Arc::clone(&state)).unwrap());
         let role = Role::Source(SourceSettings {
             group: settings.group.clone(),
             max_record_bytes: 1 << 20,
@@ -96,33 +124,65 @@ impl Run {
             shared: Arc::clone(&shared),
             state,
             metrics: Arc::clone(&metrics),
-            config: Arc::new(config),
+            config,
             settings,
             replay: None,
+            rewinds: Arc::clone(&rewinds),
+            pauses: Arc::clone(&pauses),
         })
         .unwrap();
         let watchdog = Watchdog::new(None);
         let tick = watchdog.register("source", Instant::now()).unwrap();
         let thread = std::thread::spawn(move || source.run(&tick, Duration::from_secs(5)));
-        Self { shared, metrics, blocks, thread, watchdog, taken: 0, records: 0, _directory: directory }
+        Self {
+            shared,
+            metrics,
+            rewinds,
+            pauses,
+            blocks,
+            thread,
+            watchdog,
+            taken: 0,
+            records: 0,
+            chunks: Vec::new(),
+            directory,
+        }
+    }
+
+    pub(super) fn directory(&self) -> Arc<tempfile::TempDir> {
+        Arc::clone(&self.directory)
     }
 
     /// Takes what waits, as the link thread does, without sending it.
-    fn take(&mut self) {
+    pub(super) fn take(&mut self) {
         while let Ok(block) = self.blocks.recv_timeout(Duration::from_millis(10)) {
             self.shared.queued_bytes.fetch_sub(block.bytes.len() as u64, Ordering::Relaxed);
             self.taken += 1;
             self.records += u64::from(block.records);
+            self.note_chunks(&block);
+        }
+    }
+
+    fn note_chunks(&mut self, block: &PackedBlock) {
+        let (prelude, body) = Prelude::decode(&block.bytes).unwrap();
+        if prelude.content != Content::Records || prelude.fragments != 1 {
+            return;
+        }
+        for chunk in Chunks::new(body) {
+            let chunk = chunk.unwrap();
+            let offsets = chunk.records.map(|record| record.unwrap().offset).collect();
+            let ChunkHeader { partition, epoch, origin, previous, end, count, .. } = chunk.header;
+            self.chunks.push(Chunk { partition, epoch: epoch.0, origin, previous, end, count, offsets });
         }
     }
 
     /// Takes and sends what waits.
-    fn send(&mut self) {
+    pub(super) fn send(&mut self) {
         self.take();
         self.shared.sent_blocks.store(self.taken, Ordering::Release);
     }
 
-    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+    pub(super) fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !done(self) {
             assert!(!self.thread.is_finished(), "{what}: the source has ended");
@@ -132,7 +192,7 @@ impl Run {
     }
 
     /// Stops; the time it took.
-    fn stop(mut self) -> Duration {
+    pub(super) fn stop(mut self) -> Duration {
         let start = Instant::now();
         self.shared.stop.store(true, Ordering::Relaxed);
         while !self.thread.is_finished() {
@@ -144,13 +204,13 @@ impl Run {
     }
 }
 
-fn mock(partitions: i32) -> Mock {
+pub(super) fn mock(partitions: i32) -> Mock {
     let mock = MockCluster::new(1).unwrap();
     mock.create_topic("t", partitions, 1).unwrap();
     mock
 }
 
-fn produce(mock: &Mock, partition: i32, count: usize, bytes: usize) {
+pub(super) fn produce(mock: &Mock, partition: i32, count: usize, bytes: usize) {
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", mock.bootstrap_servers()).create().unwrap();
     for number in 0..count {
@@ -163,7 +223,7 @@ fn produce(mock: &Mock, partition: i32, count: usize, bytes: usize) {
 }
 
 /// What the group has committed.
-fn committed(mock: &Mock, partitions: i32) -> BTreeMap<i32, (i64, CommitMetadata)> {
+pub(super) fn committed(mock: &Mock, partitions: i32) -> BTreeMap<i32, (i64, CommitMetadata)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", mock.bootstrap_servers())
         .set("group.id", "g")
