@@ -11,6 +11,7 @@ use ddc_kafka::admin::{Admin, Created, TopicSpec};
 use ddc_kafka::context::Reporter;
 use ddc_kafka::settings::{ClientSettings, Role};
 use rdkafka::admin::AdminOptions;
+use ddc_proxy::sink::progress_topic::PROGRESS_TOPIC;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::RDKafkaErrorCode;
@@ -173,6 +174,8 @@ fn mock(prefix: &str, group: &str) -> anyhow::Result<Cluster> {
         mock.create_topic(&name, partitions as i32, 1)?;
         topics.push(name);
     }
+    // It makes no topics when it is asked to.
+    mock.create_topic(PROGRESS_TOPIC, 1, 1)?;
     let (brokers, group) = (vec![mock.bootstrap_servers()], group.to_owned());
     Ok(Cluster { brokers, topics, group, kind: Kind::Mock { _cluster: mock } })
 }
