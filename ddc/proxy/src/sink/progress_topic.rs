@@ -28,6 +28,8 @@ const CLEANUP_POLICY: &str = "cleanup.policy";
 pub enum Ensured {
     /// It is there. Settings that differ from what they should be, each with its mend; nothing to say is empty.
     Ready(Vec<String>),
+    /// It is there, and the cluster did not answer about its settings: why.
+    Unread(String),
     /// It cannot be used now: why, and what to do. Try again later.
     Wait(String),
 }
@@ -96,14 +98,11 @@ pub fn look(admin: &Admin, topic: &str, timeout: Duration) -> Found {
     }
     Found::There(match admin.topic_settings(topic, timeout) {
         Ok(settings) => judge(topic, &settings),
-        Err(error) => Ensured::Ready(vec![if error.verdict.kind == Kind::UnknownTopic {
-            // It is there: this is how it looks when the cluster's ACLs hide the settings.
-            format!(
-                "topic {topic} hides its settings from this client; allow it DescribeConfigs (docs/acls.md)"
-            )
-        } else {
-            format!("the settings of topic {topic} are not known: {error}")
-        }]),
+        // It is there: this is how it looks when the cluster's ACLs hide the settings.
+        Err(error) if error.verdict.kind == Kind::UnknownTopic => Ensured::Ready(vec![format!(
+            "topic {topic} hides its settings from this client; allow it DescribeConfigs (docs/acls.md)"
+        )]),
+        Err(error) => Ensured::Unread(format!("the settings of topic {topic} are not known: {error}")),
     })
 }
 
@@ -221,8 +220,8 @@ mod tests {
         let mock = rdkafka::mocking::MockCluster::new(1).unwrap();
         mock.create_topic("p", 1, 1).unwrap();
         let admin = admin(&mock.bootstrap_servers());
-        let Ensured::Ready(said) = ensure(&admin, "p", -1, TIMEOUT) else { panic!() };
-        assert!(said.len() == 1 && said[0].contains("settings of topic p are not known"), "{said:?}");
+        let Ensured::Unread(why) = ensure(&admin, "p", -1, TIMEOUT) else { panic!() };
+        assert!(why.contains("settings of topic p are not known"), "{why}");
         assert_eq!(look(&admin, "absent", TIMEOUT), Found::Missing);
         let Ensured::Wait(why) = ensure(&admin, "absent", -1, TIMEOUT) else { panic!() };
         assert!(why.contains("creating topic absent"), "{why}");

@@ -236,6 +236,11 @@ impl Ownership {
         let Some(admin) = &self.admin else { return Ok(()) };
         match progress_topic::ensure(admin, TOPIC, self.replication_factor, CALL_TIMEOUT) {
             Ensured::Wait(why) => Err(why),
+            // `ddc check --connect` says it; here it is no reason to wake anybody.
+            Ensured::Unread(why) => {
+                tracing::debug!(link = self.link, topic = TOPIC, "{why}");
+                Ok(())
+            }
             Ensured::Ready(remarks) => {
                 for remark in remarks.iter().filter(|remark| !self.remarks.contains(remark)) {
                     tracing::warn!(link = self.link, topic = TOPIC, "{remark}");

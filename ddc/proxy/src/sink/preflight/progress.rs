@@ -73,6 +73,7 @@ fn look_at_topic(
     };
     let said = match progress_topic::look(&admin, topic, left(deadline)) {
         Found::There(Ensured::Ready(said)) => said,
+        Found::There(Ensured::Unread(why)) => vec![why],
         Found::There(Ensured::Wait(why)) => return vec![problem(why)],
         Found::Missing => {
             return vec![match progress_topic::may_create(
