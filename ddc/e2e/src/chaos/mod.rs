@@ -37,5 +37,5 @@ pub mod world;
 
 pub use judge::Promise;
 
-/// What today's egress promises. The one word to change when it promises more.
-pub const PROMISE: Promise = Promise::AtLeastOnce;
+/// What the egress of a run is told to promise, and is held to.
+pub const PROMISE: Promise = Promise::ExactlyOnce;

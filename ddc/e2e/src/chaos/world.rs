@@ -137,9 +137,7 @@ impl World {
                 link.egress.set(&format!("sink.kafka.rename.{topic}"), renamed);
             }
         }
-        if let Some(delivery) = setup.promise.delivery() {
-            link.egress.set("sink.kafka.delivery", delivery);
-        }
+        link.egress.set("sink.kafka.delivery", setup.promise.delivery());
         let clocks = Clocks::of(&mut link);
         let disk = Disk::mount(&link.directory().join("egress-state"));
         let begin = Instant::now();
@@ -267,12 +265,11 @@ impl World {
 }
 
 impl Promise {
-    /// What `[sink.kafka] delivery` says; `None`: what it is by default.
-    pub fn delivery(self) -> Option<&'static str> {
+    /// What `[sink.kafka] delivery` says.
+    pub fn delivery(self) -> &'static str {
         match self {
-            Promise::ExactlyOnce => Some("exactly_once"),
-            // The egress of today knows nothing else, and no such key.
-            Promise::AtLeastOnce => None,
+            Promise::ExactlyOnce => "exactly_once",
+            Promise::AtLeastOnce => "at_least_once",
         }
     }
 }

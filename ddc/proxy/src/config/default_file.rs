@@ -99,6 +99,7 @@ fn placeholder(key: &Key<'_>, side: Side) -> String {
         Some("admin-listen") if side == Side::Egress => "\"127.0.0.1:9661\"".to_owned(),
         Some("admin-listen") => "\"127.0.0.1:9641\"".to_owned(),
         Some("site-name") => "\"north\"".to_owned(),
+        Some("duration-text") => "\"5min\"".to_owned(),
         Some("uint8") => "1".to_owned(),
         Some("double") => "0.7".to_owned(),
         _ if key.name.ends_with("_env") => "\"DDC_KAFKA_PASSWORD\"".to_owned(),

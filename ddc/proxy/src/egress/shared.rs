@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) connected: AtomicBool,
     /// Set by the sink thread: source partitions whose position is known.
     pub(crate) partitions: AtomicU64,
+    /// Set by the sink thread: chunks that wait for their partition or their topic.
+    pub(crate) held: AtomicU64,
     /// Set by the sink thread: records handed over and not acknowledged.
     pub(crate) in_flight: AtomicU64,
     /// Set by the sink thread: times the producer was built anew.

@@ -176,6 +176,8 @@ impl View {
         json!({
             "brokers": sink.client.brokers,
             "connected": self.shared.connected.load(Relaxed),
+            "delivery": sink.delivery.to_string(),
+            "held_chunks": self.shared.held.load(Relaxed),
             "in_flight_records": self.shared.in_flight.load(Relaxed),
             "producer_rebuilds": self.shared.rebuilds.load(Relaxed),
             "topics": *lock(&self.shared.topics),

@@ -593,6 +593,7 @@ impl Engine {
             }
         }
         books.flush_refused();
+        books.chunk_done();
         self.metrics.records_received.add(plan.received);
         self.metrics.records_duplicate.add(plan.duplicates);
         self.metrics.records_late.add(plan.late);
@@ -633,6 +634,7 @@ impl Engine {
             self.metrics.dead_letter_bytes.set(bytes as f64);
         }
         self.writer.probe();
+        self.shared.held.store(self.held.len() as u64, Relaxed);
         self.shared.partitions.store(self.working.len() as u64, Relaxed);
         self.shared.queued_batches.store(self.feed.len() as u64, Relaxed);
         *lock(&self.shared.topics) = self.routes.topics.destinations().map(ToString::to_string).collect();
