@@ -20,7 +20,7 @@ use crate::cluster::Cluster;
 use crate::proxy::{Link, Proxy};
 
 /// The egress's disk, when it is a small one: room for what it keeps, quickly filled.
-const DISK: &str = "64m";
+const DISK: &str = "256m";
 /// What the ingress may send: a bound for catching up, too.
 const RATE: &str = "60Mbit/s";
 /// Fewer blocks than by default, each with more records. What is lost stays lost until the one replay at the end, and a

@@ -62,7 +62,7 @@ pub(crate) fn open_spool(
     })
     .context("the spool's thread cannot be started")?;
     let input = SpoolIn::new(appender, Arc::clone(&common), recycle.clone());
-    let output = SpoolOut::new(reader, common, recycle, held_limit, was_used, keeper);
+    let output = SpoolOut::new(reader, common, recycle, held_limit, was_used, report.end, keeper);
     Ok((FeedIn::Spool(Box::new(input)), FeedOut::Spool(Box::new(output))))
 }
 

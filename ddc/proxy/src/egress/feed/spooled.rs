@@ -133,6 +133,9 @@ pub(crate) struct SpoolOut {
     recycle: ChannelSender<Vec<u8>>,
     held_limit: u64,
     was_used: bool,
+    /// Where this life begins, and how many batches before that were read.
+    begins: u64,
+    former: u64,
     /// What the next item has to tell.
     dropped: Option<Dropped>,
     lost: Vec<Span>,
@@ -150,6 +153,7 @@ impl SpoolOut {
         recycle: ChannelSender<Vec<u8>>,
         held_limit: u64,
         was_used: bool,
+        begins: u64,
         keeper: Keeper,
     ) -> Self {
         let reason = lock(&common.notes).before(reader.position());
@@ -161,6 +165,8 @@ impl SpoolOut {
             recycle,
             held_limit,
             was_used,
+            begins,
+            former: 0,
             dropped,
             lost: Vec::new(),
             unreadable: None,
@@ -230,7 +236,9 @@ impl SpoolOut {
     }
 
     pub(super) fn len(&self) -> usize {
-        let appended = self.common.spool.stats().counts.appended_frames + self.common.left;
+        // How many a former life has left is known exactly once all of them were read.
+        let left = if self.reader.position() >= self.begins { self.former } else { self.common.left };
+        let appended = self.common.spool.stats().counts.appended_frames + left;
         appended.saturating_sub(self.common.taken.load(Relaxed)) as usize
     }
 
@@ -267,6 +275,7 @@ impl SpoolOut {
     /// The item of a frame, with what it has to tell. `None`: it is settled, or none of ours.
     fn item(&mut self, frame: &Frame) -> Option<Item> {
         self.common.taken.fetch_add(1, Relaxed);
+        self.former += u64::from(frame.span.start < self.begins);
         if self.common.spool.is_settled(frame.span) {
             return None;
         }

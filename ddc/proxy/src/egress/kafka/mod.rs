@@ -152,6 +152,12 @@ struct Sweep {
     slots: HashSet<u32>,
 }
 
+impl Sweep {
+    fn is_due(&self) -> bool {
+        self.all || !self.slots.is_empty()
+    }
+}
+
 impl Engine {
     fn new(parts: KafkaThread) -> Self {
         let KafkaThread { feed, unpacker, settings, producer, admin, reporter, books, dead_letters, .. } =
@@ -213,7 +219,8 @@ impl Engine {
             let mut is_idle = true;
             // A stop need not wait for a destination that was never there, if nothing was received for it.
             let may_take = self.is_started || self.control.is_stopping();
-            let may_take = may_take && self.sweep.at.is_none() && self.held.len() < MAX_HELD;
+            // What is held comes first: a batch that tells of a loss before it would tell it of them.
+            let may_take = may_take && !self.sweep.is_due() && self.held.len() < MAX_HELD;
             if is_closed || !may_take {
                 thread::sleep(SHORT_NAP);
             } else {
@@ -433,8 +440,7 @@ impl Engine {
 
     /// Judges held chunks again, in their order.
     fn sweep(&mut self) -> Result<(), GivenUp> {
-        let is_due = self.sweep.all || !self.sweep.slots.is_empty();
-        if !is_due || self.sweep.at.is_some_and(|at| Instant::now() < at) {
+        if !self.sweep.is_due() || self.sweep.at.is_some_and(|at| Instant::now() < at) {
             return Ok(());
         }
         let Sweep { all, slots, .. } = std::mem::take(&mut self.sweep);
