@@ -15,11 +15,13 @@ mod gaps;
 mod gone;
 mod group;
 mod refusals;
+mod refused;
 mod replay;
 mod restarts;
 mod rewind;
 mod security;
 mod spool;
+mod takeover;
 mod topics;
 mod troubles;
 
