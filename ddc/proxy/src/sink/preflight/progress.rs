@@ -103,6 +103,10 @@ fn look_at_topic(
             "topic {topic}: the cluster's ACLs allow this client {}; it needs Read and Write (docs/acls.md)",
             if allowed.describe { allowed.to_string() } else { "nothing".to_owned() }
         )),
+        // Not every cluster answers that, and a slow one may not in time: the egress itself will say what it is refused.
+        Some(Err(error)) if error.verdict().is_temporary() => {
+            found(Severity::Warning, format!("what is allowed with topic {topic} is not known: {error}"))
+        }
         Some(Err(error)) => problem(format!("topic {topic}: {error}; {}", error.verdict().advice)),
         None => {
             found(Severity::Warning, format!("the cluster does not say what is allowed with topic {topic}"))
