@@ -22,7 +22,7 @@ export DDC_BIN
 # A hanging test must not hang CI: these are some ten times what the stages take.
 UNIT_LIMIT=20m
 VECTOR_LIMIT=25m
-E2E_LIMIT=25m
+E2E_LIMIT=40m
 DEMO_LIMIT=5m
 CHAOS_LIMIT=12m
 
