@@ -224,6 +224,9 @@ fn data_link(source: &str, destination: &str) -> Link {
         .set("telemetry.site", SITE)
         .set("telemetry.statsd", strings(&["127.0.0.1:8125"]))
         .set("telemetry.syslog", strings(&["udp://127.0.0.1:5140"]));
+    // Their size has a panel.
+    link.ingress.set("dead_letters.directory", "ingress-dead-letters");
+    link.egress.set("dead_letters.directory", "egress-dead-letters");
     link
 }
 
