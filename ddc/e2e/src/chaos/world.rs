@@ -294,7 +294,7 @@ impl Disk {
 
     /// Fills it to the last byte.
     pub fn fill(&self) {
-        let filled = fs::write(self.filler(), vec![1; 128 << 20]);
+        let filled = fs::write(self.filler(), vec![1; 512 << 20]);
         assert!(filled.is_err(), "the disk is full");
     }
 
