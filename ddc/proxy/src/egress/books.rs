@@ -44,8 +44,6 @@ pub(crate) struct Books {
     pub(crate) metrics: Arc<LinkMetrics<EgressMetrics>>,
     report: MissingReport,
     refused: RefusedRuns,
-    /// Refused for ever and not yet fetched by [`Self::take_refusals`]; bounded by what is in flight.
-    refusals: Vec<(u32, i64)>,
     filled: Filled,
     pub(crate) limit: RateLimit<&'static str>,
     pub(crate) control: Arc<Control>,
@@ -63,7 +61,6 @@ impl Books {
             metrics: parts.metrics,
             report: parts.report,
             refused: RefusedRuns::default(),
-            refusals: Vec::new(),
             filled: Filled::default(),
             limit: RateLimit::new(LOG_EVERY),
             control: parts.control,
@@ -76,17 +73,10 @@ impl Books {
     }
 
     /// The destination will never have the record: it becomes a missing range.
-    /// `false`: the partition has no number.
-    pub(crate) fn report_refused(&mut self, slot: u32, offset: i64, why: impl FnOnce() -> String) -> bool {
+    pub(crate) fn report_refused(&mut self, slot: u32, offset: i64, why: impl FnOnce() -> String) {
         self.filled.refused(slot, offset);
-        let Some(partition) = self.partitions.name(slot) else { return false };
+        let Some(partition) = self.partitions.name(slot) else { return };
         self.refused.push(slot, partition, offset, why, &self.report);
-        true
-    }
-
-    /// The partitions and offsets refused since the last call.
-    pub(crate) fn take_refusals(&mut self) -> Vec<(u32, i64)> {
-        std::mem::take(&mut self.refusals)
     }
 
     /// Reports the ranges of refused records that are still open; to be called now and then.

@@ -29,7 +29,7 @@ use super::books::Books;
 use super::control::{Control, GivenUp};
 use super::delivery::Delivery;
 use super::feed::{FeedOut, Item, Taken};
-use super::missing::{Range, SourcePartition};
+use super::missing::{Range, SourcePartition, TOO_MANY_HOLES};
 use super::shared::{Shared, lock};
 use crate::config::LateRecords;
 
@@ -112,7 +112,8 @@ impl<D: Delivery> Running<D> {
         let raw = match self.unpacker.unpack(&item.batch) {
             Ok(raw) => raw,
             Err(error) => {
-                self.judge.refuse_batch(&item, &error.to_string());
+                let judge = &mut self.judge;
+                refuse_batch(&judge.metrics, &mut judge.limit, &item, &error.to_string());
                 self.judge.outlet.books_mut().recycle(item);
                 return Ok(());
             }
@@ -145,7 +146,7 @@ impl<D: Delivery> Running<D> {
         }
         self.kept_at = now;
         self.feed.house_keeping();
-        self.judge.settle_refusals();
+        self.judge.outlet.books_mut().flush_refused();
         if self.judge.changed && !self.judge.outlet.has_checkpoint() {
             self.judge.changed = false;
             self.judge.outlet.checkpoint(self.judge.positions.clone());
@@ -159,7 +160,7 @@ impl<D: Delivery> Running<D> {
 
     /// The last acts of the thread.
     fn finish(mut self, ended: Result<(), GivenUp>) -> bool {
-        self.judge.settle_refusals();
+        self.judge.outlet.books_mut().flush_refused();
         let link = self.judge.metrics.link().to_owned();
         let drained = ended.is_ok();
         if drained {
@@ -304,35 +305,30 @@ impl<D: Delivery> Judge<D> {
                 self.outlet.pause(DRAIN_STEP)?;
                 self.outlet.service()?;
             }
-            self.settle_refusals();
+            self.outlet.books_mut().flush_refused();
             self.outlet.books_mut().begin_partitions_anew();
-        }
-    }
-
-    fn settle_refusals(&mut self) {
-        self.outlet.books_mut().flush_refused();
-        for (slot, offset) in self.outlet.books_mut().take_refusals() {
-            if let Some(key) = self.outlet.books().partitions.key(slot) {
-                let (_, forgotten) = self.positions.refuse(key, offset);
-                self.changed = true;
-                note_limits(self.outlet.books(), slot, forgotten, None);
-            }
-        }
-    }
-
-    fn refuse_batch(&mut self, item: &Item, error: &str) {
-        self.metrics.batches_refused.inc();
-        if let Some(suppressed) = self.limit.allow("unreadable", Instant::now()) {
-            tracing::error!(
-                link = self.metrics.link(), session = %item.batch.session,
-                first_block = item.batch.first_block, last_block = item.batch.last_block, error, suppressed,
-                "a batch came whole and cannot be read; its records are named when the next ones come"
-            );
         }
     }
 }
 
-fn report(books: &Books, slot: u32, missing: &Missing, session: Option<Session>) {
+/// Counts and says that a batch cannot be used.
+pub(super) fn refuse_batch(
+    metrics: &LinkMetrics<EgressMetrics>,
+    limit: &mut RateLimit<&'static str>,
+    item: &Item,
+    error: &str,
+) {
+    metrics.batches_refused.inc();
+    if let Some(suppressed) = limit.allow("unreadable", Instant::now()) {
+        tracing::error!(
+            link = metrics.link(), session = %item.batch.session,
+            first_block = item.batch.first_block, last_block = item.batch.last_block, error, suppressed,
+            "a batch came whole and cannot be read; its records are named when the next ones come"
+        );
+    }
+}
+
+pub(super) fn report(books: &Books, slot: u32, missing: &Missing, session: Option<Session>) {
     let Some(partition) = books.name(slot) else { return };
     let reason = MissingReason::from_name(missing.reason.as_str()).unwrap_or(MissingReason::Lost);
     let range = Range { offsets: missing.range, records: missing.records, reason, session };
@@ -342,7 +338,7 @@ fn report(books: &Books, slot: u32, missing: &Missing, session: Option<Session>)
 /// Tables are bounded; what no longer fits is said.
 fn note_limits(books: &Books, slot: u32, hole: Option<OffsetRange>, evicted: Option<&PartitionKey>) {
     if let (Some(hole), Some(partition)) = (hole, books.name(slot)) {
-        books.report().give_up(&partition, hole, "the partition has more than 1024 missing ranges");
+        books.report().give_up(&partition, hole, TOO_MANY_HOLES);
     }
     if let Some(evicted) = evicted {
         tracing::warn!(

@@ -24,6 +24,8 @@ use crate::gaps::{Entry, Finding, Gap, GapBook, GapId, GapState, Timestamp};
 
 /// Ranges that `/status` shows.
 pub const KEPT: usize = 100;
+/// Why a hole is not waited for any longer.
+pub(crate) const TOO_MANY_HOLES: &str = "the partition has more than 1024 missing ranges";
 /// That the journal cannot be written is logged this often at most.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 

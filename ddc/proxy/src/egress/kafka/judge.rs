@@ -12,9 +12,9 @@ use super::routes::Way;
 use super::{Engine, Place};
 use crate::config::LateRecords;
 use crate::egress::control::GivenUp;
+use crate::egress::missing::TOO_MANY_HOLES;
 
 /// Why a hole is not waited for any longer.
-const TOO_MANY_HOLES: &str = "the partition has more than 1024 missing ranges";
 const DROPPED_LATE: &str = "its records came late, and late = \"drop\"";
 
 /// What became of a chunk.

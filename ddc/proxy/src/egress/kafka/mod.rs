@@ -40,20 +40,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ddc_kafka::context::Reporter;
-use ddc_link::receiver::{Missing, Positions, Unpacker};
+use ddc_link::receiver::{Positions, Unpacker};
 use ddc_progress::{Notice, WorkingCopy};
 use ddc_spool::ReadError;
 use ddc_telemetry::cells::Label;
 use ddc_telemetry::log::RateLimit;
-use ddc_telemetry::reasons::MissingReason;
 use ddc_telemetry::{EgressMetrics, LinkMetrics};
 use ddc_wire::{Chunks, Content, LedgerEntries};
 use rdkafka::ClientConfig;
 
 use super::books::Books;
 use super::control::{Control, GivenUp};
+use super::deliver;
 use super::feed::{FeedOut, Item, Taken};
-use super::missing::Range;
+use super::missing::TOO_MANY_HOLES;
 use super::shared::{Shared, lock};
 use crate::config::{DeliveryMode, KafkaSink, LateRecords, LostProgress};
 use crate::dead_letters::DeadLetters;
@@ -268,21 +268,25 @@ impl Engine {
         }
         let number = self.next_number;
         self.next_number += 1;
-        let Some(mut unpacker) = self.unpacker.take() else { return Ok(()) };
-        let judged = match unpacker.unpack(&item.batch) {
-            Ok(raw) => self.parts(number, &item, raw, None),
-            Err(error) => {
-                self.refuse_batch(&item, &error.to_string());
-                Ok(())
-            }
-        };
-        self.unpacker = Some(unpacker);
-        judged?;
+        self.judge(number, &item, None)?;
         self.let_go(number, item);
         Ok(())
     }
 
-    /// Judges the chunks of a batch, or those `of_these`.
+    /// Unpacks a batch and judges its chunks, or those `of_these`.
+    fn judge(&mut self, number: u64, item: &Arc<Item>, of_these: Option<&[HeldPart]>) -> Result<(), GivenUp> {
+        let Some(mut unpacker) = self.unpacker.take() else { return Ok(()) };
+        let judged = match unpacker.unpack(&item.batch) {
+            Ok(raw) => self.parts(number, item, raw, of_these),
+            Err(error) => {
+                self.refuse_batch(item, &error.to_string());
+                Ok(())
+            }
+        };
+        self.unpacker = Some(unpacker);
+        judged
+    }
+
     fn parts(
         &mut self,
         number: u64,
@@ -453,13 +457,7 @@ impl Engine {
             let Some((number, kept, parts)) = self.held.take(from, wanted) else { return Ok(()) };
             from = number + 1;
             let Some(item) = self.found_again(kept, number, &parts) else { continue };
-            let Some(mut unpacker) = self.unpacker.take() else { return Ok(()) };
-            let judged = match unpacker.unpack(&item.batch) {
-                Ok(raw) => self.parts(number, &item, raw, Some(&parts)),
-                Err(_) => Ok(()),
-            };
-            self.unpacker = Some(unpacker);
-            judged?;
+            self.judge(number, &item, Some(&parts))?;
             stuck.extend(
                 parts.iter().map(|part| part.slot).filter(|slot| self.held.blocks(*slot, (number, u32::MAX))),
             );
@@ -542,11 +540,7 @@ impl Engine {
             let hole =
                 key.and_then(|key| self.working.refuse(key, offset)).and_then(|(_, forgotten)| forgotten);
             if let Some(hole) = hole {
-                self.writer.plan.notes.push(Note::GivenUp(
-                    slot,
-                    hole,
-                    "the partition has more than 1024 missing ranges",
-                ));
+                self.writer.plan.notes.push(Note::GivenUp(slot, hole, TOO_MANY_HOLES));
             }
         }
     }
@@ -560,11 +554,7 @@ impl Engine {
         for note in notes.into_iter().chain(refused) {
             match note {
                 Note::Missing(slot, missing, session) => {
-                    let Missing { range, records, reason } = missing;
-                    let Some(partition) = books.name(slot) else { continue };
-                    let reason = MissingReason::from_name(reason.as_str()).unwrap_or(MissingReason::Lost);
-                    let range = Range { offsets: range, records, reason, session: Some(session) };
-                    books.report().report(&partition, range, "");
+                    deliver::report(books, slot, &missing, Some(session));
                 }
                 Note::Filled(slot, range) => {
                     if let Some(partition) = books.name(slot) {
@@ -691,13 +681,6 @@ impl Engine {
     }
 
     fn refuse_batch(&mut self, item: &Item, error: &str) {
-        self.metrics.batches_refused.inc();
-        if let Some(suppressed) = self.limit.allow("unreadable", Instant::now()) {
-            tracing::error!(
-                link = self.metrics.link(), session = %item.batch.session,
-                first_block = item.batch.first_block, last_block = item.batch.last_block, error, suppressed,
-                "a batch came whole and cannot be read; its records are named when the next ones come"
-            );
-        }
+        deliver::refuse_batch(&self.metrics, &mut self.limit, item, error);
     }
 }
