@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures DDC between two real brokers beside a bare loop, in one run, and prints one table in Markdown.
 #
-#   scripts/measure.sh [--records N] [--size BYTES] [--rounds N] [--rate RATE] [--only throughput,latency,memory,demo]
+#   scripts/measure.sh [--records N] [--size BYTES] [--rounds N] [--rate RATE] [--only PART,…]
 #
 # Builds the release binary, starts two Kafka brokers in a temporary directory, ends them at the end. Takes minutes;
 # nothing else should run on the machine meanwhile. Progress goes to standard error, the table to standard output.
@@ -36,5 +36,5 @@ trap clean_up EXIT
 "$KAFKA" start measure-source "$VERSION" "$SOURCE_PORT" --dir "$work/source" >&2
 "$KAFKA" start measure-destination "$VERSION" "$DESTINATION_PORT" --dir "$work/destination" >&2
 
-"$target/release/examples/measure" --ddc "$target/release/ddc" \
+"$target/release/examples/measure" --ddc "$target/release/ddc" --kafka-home "$("$KAFKA" fetch "$VERSION")" \
   --source "127.0.0.1:$SOURCE_PORT" --destination "127.0.0.1:$DESTINATION_PORT" "$@"

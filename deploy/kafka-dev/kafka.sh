@@ -79,7 +79,7 @@ fetch() {
   version=$(full_version "$1")
   [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die "$EX_USAGE" "not a Kafka version: \`$version\`; example: $KAFKA_4_VERSION"
   home=$(kafka_home "$version")
-  if [[ ! -d $home/lib ]]; then
+  if [[ ! -e $home/lib/connect-mirror-$version.jar ]]; then
     have mvn || die "$EX_UNAVAILABLE" "mvn is missing; run: scripts/setup.sh --for test"
     mkdir -p "$CACHE_DIR"
     work=$(mktemp -d "$CACHE_DIR/.kafka-$version.XXXXXX")
@@ -94,8 +94,9 @@ fetch() {
     fi
     # 3.9 brings a second logger binding, which would win over slf4j-simple and then complain.
     rm -f "$work"/home/lib/slf4j-reload4j-*.jar
-    # Two fetches at once: the first one to arrive wins, the other one's copy goes.
-    mv -T "$work/home" "$home" 2>/dev/null || [[ -d $home/lib ]]
+    # Two fetches at once: the first one to arrive wins, the other one's copy goes. What an older version of this script fetched
+    # lacks some jars; a broker may be running from it.
+    mv -T "$work/home" "$home" 2>/dev/null || cp --no-clobber "$work"/home/lib/*.jar "$home/lib/"
     rm -rf "$work"
   fi
   printf '%s\n' "$home"

@@ -25,7 +25,7 @@ use crate::verify::Named;
 use crate::wait;
 
 /// How long a side may take until it says that it is ready.
-const READY: Duration = Duration::from_secs(40);
+const READY: Duration = Duration::from_mins(2);
 /// How long an answer of the admin listener may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Lines of a log that a failing test shows.

@@ -14,6 +14,7 @@
 //! | [`commit`]   | commits whose ends are heard of, with a bound on waiting                        |
 //! | [`range`]    | ranges of partitions read to their end, as a member of no group                  |
 //! | [`topic_log`] | one single-partition topic, followed from its beginning, read_committed, as a member of no group |
+//! | [`produce`]  | records handed to a producer with few allocations                                |
 //! | [`topic_id`] | Kafka's topic ids, asked for without blocking                                   |
 //! | [`admin`]    | create and describe topics from a thread without a runtime, each call bounded    |
 //! | [`operations`] | what the cluster's ACLs allow this client                                     |
@@ -34,6 +35,7 @@ pub mod group;
 pub mod lifeline;
 mod native;
 pub mod operations;
+pub mod produce;
 pub mod range;
 pub mod settings;
 pub mod topic_id;

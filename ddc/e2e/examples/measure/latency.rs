@@ -70,6 +70,7 @@ fn end_to_end(options: &Options, table: &mut Table) {
         rate: &options.rate,
         linger: "0ms",
         buffer: "64MiB",
+        delivery: "exactly_once",
         collector: None,
     };
     let mut pair = Pair::start(options, &plan);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ddc_kafka::lifeline::Lifeline;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
@@ -18,6 +19,7 @@ pub(crate) fn fill(brokers: &str, topic: &str, records: u64, size: usize, random
         .set("queue.buffering.max.messages", "200000")
         .create()
         .unwrap();
+    let lifeline = Lifeline::default();
     let mut numbers = Numbers(1);
     let mut value = Vec::with_capacity(size);
     for index in 0..records {
@@ -30,6 +32,7 @@ pub(crate) fn fill(brokers: &str, topic: &str, records: u64, size: usize, random
         while let Err((error, back)) = producer.send(record) {
             assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull));
             producer.poll(Duration::from_millis(1));
+            lifeline.look(&producer);
             record = back;
         }
         if index % 1000 == 0 {

@@ -13,6 +13,7 @@
 //! |--------------|---------------------------------------------------------------------------------|
 //! | `bare`       | the bare loop: rdkafka, every field, three provenance headers, nothing else      |
 //! | `throughput` | records per second, and CPU time per million records of each process             |
+//! | `mirror`     | MirrorMaker 2, in the same rounds                                                |
 //! | `latency`    | one record alone: end to end, and the link's own part beside a bare UDP datagram |
 //! | `memory`     | idle; a slow link; a destination that is away: resident memory beside the budget |
 //! | `demo`       | `ddc demo`, as a user runs it                                                    |
@@ -33,6 +34,7 @@ mod demo;
 mod latency;
 mod load;
 mod memory;
+mod mirror;
 mod pair;
 mod table;
 mod throughput;
@@ -45,6 +47,8 @@ use table::Table;
 pub(crate) struct Options {
     /// The binary.
     ddc: PathBuf,
+    /// Where Kafka's jars are, in `lib`.
+    kafka_home: PathBuf,
     /// `host:port` of the broker that is read.
     source: String,
     /// `host:port` of the broker that is written.
@@ -61,8 +65,8 @@ pub(crate) struct Options {
     only: Vec<String>,
 }
 
-const USAGE: &str = "measure --ddc PATH --source HOST:PORT --destination HOST:PORT [--records N] [--size BYTES] \
-                     [--rounds N] [--rate RATE] [--only throughput,latency,memory,demo]";
+const USAGE: &str = "measure --ddc PATH --kafka-home DIR --source HOST:PORT --destination HOST:PORT [--records N] \
+                     [--size BYTES] [--rounds N] [--rate RATE] [--only throughput,mirror,latency,memory,demo]";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -72,8 +76,8 @@ fn main() {
     let options = parse(&arguments);
     let wanted = |part: &str| options.only.is_empty() || options.only.iter().any(|only| only == part);
     let mut table = Table::default();
-    if wanted("throughput") {
-        throughput::measure(&options, &mut table);
+    if wanted("throughput") || wanted("mirror") {
+        throughput::measure(&options, wanted("mirror"), &mut table);
     }
     if wanted("latency") {
         latency::measure(&options, &mut table);
@@ -100,6 +104,7 @@ fn parse(arguments: &[String]) -> Options {
     let needed = |name: &str| value(name).unwrap_or_else(|| panic!("{name} is missing; {USAGE}"));
     Options {
         ddc: needed("--ddc").into(),
+        kafka_home: needed("--kafka-home").into(),
         source: needed("--source"),
         destination: needed("--destination"),
         records: number("--records", 2_000_000),

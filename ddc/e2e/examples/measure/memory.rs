@@ -75,6 +75,7 @@ fn plan<'a>(options: &'a Options, name: &'a str, destination: &'a str, rate: &'a
         rate,
         linger: "5ms",
         buffer: "64MiB",
+        delivery: "exactly_once",
         collector: None,
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) linger: &'a str,
     /// `buffer` of both sides.
     pub(crate) buffer: &'a str,
+    /// `delivery` of the egress.
+    pub(crate) delivery: &'a str,
     /// Where both sides send StatsD and syslog, if they do.
     pub(crate) collector: Option<SocketAddr>,
 }
@@ -82,7 +84,7 @@ fn write_files(options: &Options, directory: &Path, port: u16, plan: &Plan<'_>) 
     let key_file = directory.join("link.key");
     let made = Command::new(&options.ddc).args(["keygen", "--out"]).arg(&key_file).output();
     assert!(made.is_ok_and(|made| made.status.success()), "ddc keygen makes a key");
-    let Plan { name, source, destination, topic, start_at, rate, linger, buffer, collector } = plan;
+    let Plan { name, source, destination, topic, start_at, rate, linger, buffer, delivery, collector } = plan;
     let (link, ingress_admin, egress_admin) = (port, port + 1, port + 2);
     let directory = directory.display();
     let telemetry = collector.map_or(String::new(), |address| {
@@ -98,6 +100,7 @@ fn write_files(options: &Options, directory: &Path, port: u16, plan: &Plan<'_>) 
     let egress = format!(
         "[link]\nname = \"{name}\"\nid = 1\nlisten = \"127.0.0.1:{link}\"\nstate_dir = \"{directory}/egress\"\n{keys}\
          [sink]\nbuffer = \"{buffer}\"\n[sink.kafka]\nbrokers = [\"{destination}\"]\ntopic_prefix = \"{name}-\"\n\
+         delivery = \"{delivery}\"\n\
          [admin]\nlisten = \"127.0.0.1:{egress_admin}\"\n{telemetry}"
     );
     fs::write(format!("{directory}/ingress.toml"), ingress).unwrap();
@@ -171,9 +174,7 @@ impl Process {
 
     /// A line of `/proc/PID/status` in MiB: `VmRSS` (now), `VmHWM` (most so far).
     pub(crate) fn mib(&self, line: &str) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let line = status.lines().find_map(|text| text.strip_prefix(line)).expect("the kernel tells it");
-        line.trim_start_matches(':').trim().split(' ').next().unwrap().parse::<f64>().unwrap() / 1024.0
+        mib(self.id(), line)
     }
 
     /// The sum of a metric over its labels; 0 when it has not been seen.
@@ -213,4 +214,11 @@ pub(crate) fn cpu_seconds(process: u32) -> f64 {
     // The name, in parentheses, may hold spaces; user and system time are the 12th and 13th field after it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / TICKS
+}
+
+/// A line of `/proc/PID/status` in MiB.
+pub(crate) fn mib(process: u32, line: &str) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|text| text.strip_prefix(line)).expect("the kernel tells it");
+    line.trim_start_matches(':').trim().split(' ').next().unwrap().parse::<f64>().unwrap() / 1024.0
 }

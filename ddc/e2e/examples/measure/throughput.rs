@@ -1,4 +1,5 @@
-//! Records per second from broker to broker, and CPU time per million records of every process on the way.
+//! Records per second from broker to broker, and CPU time per million records of every process on the way: the bare loop, DDC with both
+//! promises of delivery, and MirrorMaker 2, in turns.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
@@ -10,6 +11,7 @@ use ddc_e2e::cluster::Cluster;
 
 use crate::Options;
 use crate::load::{self, PARTITIONS};
+use crate::mirror;
 use crate::pair::{Pair, Plan};
 use crate::table::{Table, median, thousands};
 
@@ -19,16 +21,38 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Records that have not come after so long of nothing were lost.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// One round's figures.
+/// Figures of each contestant, one a round.
 #[derive(Default)]
 struct Rounds {
-    bare_rate: Vec<f64>,
-    bare_cpu: Vec<f64>,
-    rate: Vec<f64>,
-    ingress_cpu: Vec<f64>,
-    egress_cpu: Vec<f64>,
-    telemetry: Vec<f64>,
-    memory: Vec<(f64, f64)>,
+    bare: Vec<Run>,
+    exactly_once: Vec<PairRun>,
+    at_least_once: Vec<PairRun>,
+    mirror: Vec<mirror::Run>,
+}
+
+/// What a process took.
+struct Run {
+    /// From the first record to the last.
+    seconds: f64,
+    /// Of the whole process, its start included.
+    cpu: f64,
+}
+
+/// What both sides of a link took.
+struct PairRun {
+    seconds: f64,
+    ingress_cpu: f64,
+    egress_cpu: f64,
+    /// Of the threads that carry metrics and logs away.
+    telemetry_cpu: f64,
+    /// MiB at most, ingress and egress.
+    memory: [f64; 2],
+}
+
+impl PairRun {
+    fn cpu(&self) -> f64 {
+        self.ingress_cpu + self.egress_cpu
+    }
 }
 
 /// Takes what the proxies tell, so that it costs what it costs with a collector.
@@ -58,8 +82,8 @@ impl Collector {
     }
 }
 
-/// Fills the source, then measures both ways, round by round.
-pub(crate) fn measure(options: &Options, table: &mut Table) {
+/// Fills the source, then measures every way, round by round; MirrorMaker 2 only when asked for, since it takes most of the time.
+pub(crate) fn measure(options: &Options, with_mirror: bool, table: &mut Table) {
     let (source, destination) = (Cluster::new(&options.source), Cluster::new(&options.destination));
     // A run that was ended leaves topics behind.
     for cluster in [&source, &destination] {
@@ -70,15 +94,24 @@ pub(crate) fn measure(options: &Options, table: &mut Table) {
     load::fill(&options.source, TOPIC, options.records, options.size, false);
     let mut rounds = Rounds::default();
     for round in 0..options.rounds {
-        bare(options, &destination, &format!("bare{round}-{TOPIC}"), &mut rounds);
-        pair(options, &destination, &format!("ddc{round}"), &mut rounds);
+        rounds.bare.push(bare(options, &destination, &format!("bare{round}-{TOPIC}")));
+        let name = |promise| format!("{promise}{round}");
+        rounds.exactly_once.push(pair(options, &destination, &name("once"), "exactly_once"));
+        rounds.at_least_once.push(pair(options, &destination, &name("least"), "at_least_once"));
+        if with_mirror {
+            let topic = format!("mm{round}.{TOPIC}");
+            rounds.mirror.push(mirror::run(options, TOPIC, &name("mm")));
+            finish(options, &destination, &topic, "MirrorMaker 2");
+        }
     }
     source.delete(TOPIC);
-    report(options, rounds, table);
+    report(options, &rounds, table);
 }
 
 fn remove_leftovers(cluster: &Cluster) {
-    let prefixes = (0..9).flat_map(|round| [format!("bare{round}-"), format!("ddc{round}-")]);
+    let prefixes = (0..9).flat_map(|round| {
+        ["bare0-", "once0-", "least0-", "mm0."].map(|prefix| prefix.replace('0', &format!("{round}")))
+    });
     for prefix in prefixes.chain([String::new()]) {
         let topic = format!("{prefix}{TOPIC}");
         if cluster.partitions(&topic).is_some() {
@@ -87,7 +120,7 @@ fn remove_leftovers(cluster: &Cluster) {
     }
 }
 
-fn bare(options: &Options, destination: &Cluster, topic: &str, rounds: &mut Rounds) {
+fn bare(options: &Options, destination: &Cluster, topic: &str) -> Run {
     destination.create(topic, PARTITIONS, &[("retention.ms", "-1")]);
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["bare", &options.source, &options.destination, TOPIC, topic, &options.records.to_string()])
@@ -99,13 +132,12 @@ fn bare(options: &Options, destination: &Cluster, topic: &str, rounds: &mut Roun
     let [seconds, cpu] = figures[..] else {
         panic!("the bare loop says seconds and CPU-seconds, not {text:?}")
     };
-    rounds.bare_rate.push(options.records as f64 / seconds);
-    rounds.bare_cpu.push(cpu / options.records as f64 * 1e6);
     finish(options, destination, topic, "bare loop");
     eprintln!("measure: bare loop {seconds:.2} s, {cpu:.2} CPU-s");
+    Run { seconds, cpu }
 }
 
-fn pair(options: &Options, destination: &Cluster, name: &str, rounds: &mut Rounds) {
+fn pair(options: &Options, destination: &Cluster, name: &str, delivery: &str) -> PairRun {
     let topic = format!("{name}-{TOPIC}");
     destination.create(&topic, PARTITIONS, &[("retention.ms", "-1")]);
     let collector = Collector::start();
@@ -120,6 +152,7 @@ fn pair(options: &Options, destination: &Cluster, name: &str, rounds: &mut Round
             rate: &options.rate,
             linger: "5ms",
             buffer: "64MiB",
+            delivery,
             collector: Some(collector.address),
         },
     );
@@ -143,17 +176,20 @@ fn pair(options: &Options, destination: &Cluster, name: &str, rounds: &mut Round
             panic!("{delivered} of {wanted} records were delivered, then no more; the egress says:\n{log}");
         }
     }
-    let seconds = start.elapsed().as_secs_f64();
-    let (ingress, egress) = (pair.ingress().cpu(), pair.egress.cpu());
-    rounds.rate.push(wanted / seconds);
-    rounds.ingress_cpu.push(ingress / wanted * 1e6);
-    rounds.egress_cpu.push(egress / wanted * 1e6);
-    let telemetry = pair.ingress().telemetry_cpu() + pair.egress.telemetry_cpu();
+    let run = PairRun {
+        seconds: start.elapsed().as_secs_f64(),
+        ingress_cpu: pair.ingress().cpu(),
+        egress_cpu: pair.egress.cpu(),
+        telemetry_cpu: pair.ingress().telemetry_cpu() + pair.egress.telemetry_cpu(),
+        memory: [pair.ingress().mib("VmHWM"), pair.egress.mib("VmHWM")],
+    };
     assert!(collector.received() > 0, "no StatsD datagram has come");
-    rounds.telemetry.push(telemetry / (ingress + egress));
-    rounds.memory.push((pair.ingress().mib("VmHWM"), pair.egress.mib("VmHWM")));
     finish(options, destination, &topic, "ddc");
-    eprintln!("measure: ddc {seconds:.2} s, ingress {ingress:.2} CPU-s, egress {egress:.2} CPU-s");
+    let PairRun { seconds, ingress_cpu, egress_cpu, .. } = run;
+    eprintln!(
+        "measure: ddc {delivery} {seconds:.2} s, ingress {ingress_cpu:.2} CPU-s, egress {egress_cpu:.2} CPU-s"
+    );
+    run
 }
 
 /// Whether every record is there once; then the topic goes, so that the broker has its memory for the next round.
@@ -163,39 +199,91 @@ fn finish(options: &Options, destination: &Cluster, topic: &str, who: &str) {
     destination.delete(topic);
 }
 
-fn records_in(brokers: &str, topic: &str) -> u64 {
+/// What a reader of committed records finds: offsets do not tell, since transactions have markers among them.
+pub(crate) fn records_in(brokers: &str, topic: &str) -> u64 {
     use rdkafka::consumer::{BaseConsumer, Consumer as _};
-    let consumer: BaseConsumer =
-        rdkafka::ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
-    (0..PARTITIONS)
-        .map(|partition| {
-            let (low, high) =
-                consumer.fetch_watermarks(topic, partition as i32, Duration::from_secs(10)).unwrap();
-            (high - low) as u64
-        })
-        .sum()
+    use rdkafka::error::KafkaError;
+    let consumer: BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "measure-count")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .set("fetch.queue.backoff.ms", "1")
+        .create()
+        .unwrap();
+    let mut list = rdkafka::TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        list.add_partition_offset(topic, partition as i32, rdkafka::Offset::Beginning).unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    let (mut records, mut ends) = (0, std::collections::HashSet::new());
+    while ends.len() < PARTITIONS as usize {
+        match consumer.poll(Duration::from_secs(10)).expect("an end of every partition comes") {
+            Ok(_) => records += 1,
+            Err(KafkaError::PartitionEOF(partition)) => {
+                ends.insert(partition);
+            }
+            Err(error) => panic!("{topic} at the destination cannot be read: {error}"),
+        }
+    }
+    records
 }
 
-fn report(options: &Options, rounds: Rounds, table: &mut Table) {
-    let both = rounds.ingress_cpu.iter().zip(&rounds.egress_cpu).map(|(a, b)| a + b);
-    let cpu_ratio = median(both.zip(&rounds.bare_cpu).map(|(both, bare)| both / bare).collect());
-    let rate_ratio =
-        median(rounds.rate.iter().zip(&rounds.bare_rate).map(|(ddc, bare)| ddc / bare).collect());
-    table.ratio("CPU time of ingress and egress together ÷ bare loop (goal later: ≤ 1.6)", cpu_ratio);
-    let share = format!("{:.3} %", median(rounds.telemetry) * 100.0);
+fn report(options: &Options, rounds: &Rounds, table: &mut Table) {
+    let Rounds { bare, exactly_once: ddc, at_least_once, mirror } = rounds;
+    // Of the same round: what the machine did meanwhile is the same for both.
+    let ratio = |a: Vec<f64>, b: Vec<f64>| median(a.into_iter().zip(b).map(|(a, b)| a / b).collect());
+    let cpu = |runs: &[PairRun]| runs.iter().map(PairRun::cpu).collect::<Vec<_>>();
+    let seconds = |runs: &[PairRun]| runs.iter().map(|run| run.seconds).collect::<Vec<_>>();
+    let bare_cpu: Vec<_> = bare.iter().map(|run| run.cpu).collect();
+    let bare_seconds: Vec<_> = bare.iter().map(|run| run.seconds).collect();
+    table.ratio(
+        "CPU time of ingress and egress together, exactly once ÷ bare loop (goal: ≤ 1.6)",
+        ratio(cpu(ddc), bare_cpu.clone()),
+    );
+    if !mirror.is_empty() {
+        table.ratio(
+            "the same ÷ MirrorMaker 2 from its first record on (goal: ≤ 0.2)",
+            ratio(cpu(ddc), mirror.iter().map(|run| run.cpu).collect()),
+        );
+    }
+    table.ratio("records per second, exactly once ÷ bare loop", ratio(bare_seconds.clone(), seconds(ddc)));
+    table.ratio(
+        "records per second, exactly once ÷ at least once (goal: ≥ 0.8)",
+        ratio(seconds(at_least_once), seconds(ddc)),
+    );
+    table.ratio("CPU time, exactly once ÷ at least once", ratio(cpu(ddc), cpu(at_least_once)));
+    let share = median(ddc.iter().map(|run| run.telemetry_cpu / run.cpu()).collect());
     table.figure(
         "CPU time of the threads for StatsD and syslog, of all of both sides (goal: < 1 %)".to_owned(),
-        share,
+        format!("{:.3} %", share * 100.0),
     );
-    table.ratio("records per second ÷ bare loop", rate_ratio);
+    let records = options.records as f64;
+    let rate = |seconds: Vec<f64>| thousands(records / median(seconds));
+    let per_million = |cpu: Vec<f64>| format!("{:.2} s", median(cpu) / records * 1e6);
     let size = options.size;
-    table.figure(format!("bare loop, {size}-byte records: records/s"), thousands(median(rounds.bare_rate)));
-    table.figure("DDC, the same records: records/s", thousands(median(rounds.rate)));
-    let cpu = |values| format!("{:.2} s", median(values));
-    table.figure("bare loop: CPU time per million records", cpu(rounds.bare_cpu));
-    table.figure("ingress: CPU time per million records", cpu(rounds.ingress_cpu));
-    table.figure("egress: CPU time per million records", cpu(rounds.egress_cpu));
-    let (ingress, egress): (Vec<f64>, Vec<f64>) = rounds.memory.into_iter().unzip();
-    table.figure("ingress: most memory meanwhile", format!("{:.0} MiB", median(ingress)));
-    table.figure("egress: most memory meanwhile", format!("{:.0} MiB", median(egress)));
+    table.figure(format!("bare loop, {size}-byte records: records/s"), rate(bare_seconds));
+    table.figure("DDC exactly once, the same records: records/s", rate(seconds(ddc)));
+    table.figure("DDC at least once: records/s", rate(seconds(at_least_once)));
+    table.figure("bare loop: CPU time per million records", per_million(bare_cpu));
+    let side = |of: fn(&PairRun) -> f64| ddc.iter().map(of).collect::<Vec<_>>();
+    table.figure("ingress: CPU time per million records", per_million(side(|run| run.ingress_cpu)));
+    table.figure("egress: CPU time per million records", per_million(side(|run| run.egress_cpu)));
+    let mib = |values| format!("{:.0} MiB", median(values));
+    table.figure("ingress: most memory meanwhile (goal: ≤ 150 MB)", mib(side(|run| run.memory[0])));
+    table.figure("egress: most memory meanwhile (goal: ≤ 150 MB)", mib(side(|run| run.memory[1])));
+    if !mirror.is_empty() {
+        let side = |of: fn(&mirror::Run) -> f64| mirror.iter().map(of).collect::<Vec<_>>();
+        table.figure("MirrorMaker 2: records/s", rate(side(|run| run.seconds)));
+        table.figure(
+            "MirrorMaker 2: CPU time per million records from its first record on; its start, CPU time",
+            format!("{}; {:.1} s", per_million(side(|run| run.cpu)), median(side(|run| run.start_cpu))),
+        );
+        table.figure("MirrorMaker 2: most memory", mib(side(|run| run.memory)));
+        table.figure(
+            "MirrorMaker 2: from its start to its first record",
+            format!("{:.0} s", median(side(|run| run.start))),
+        );
+    }
 }

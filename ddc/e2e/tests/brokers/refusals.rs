@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ddc_e2e::broker::Pair;
 use ddc_e2e::cluster::Cluster;
 use ddc_e2e::produce::now_millis;
+use ddc_kafka::produce::{Headers, Outgoing, TopicProducer};
 use ddc_proxy::config::{DeadLetterPlace, DeadLetters as Settings, OnFailure, Side};
 use ddc_proxy::dead_letters::letter::Source;
 use ddc_proxy::dead_letters::{DeadLetters, Letter, Next, Outcome, Refusal, verdict};
@@ -16,7 +17,7 @@ use ddc_wire::{RecordHeader, TopicId};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Headers as _, Message as _};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use crate::{LIMIT, clusters};
@@ -43,7 +44,7 @@ impl ProducerContext for Collecting {
 
 /// A producer whose records of one partition go in one request.
 struct Requests {
-    client: BaseProducer<Collecting>,
+    client: TopicProducer<Collecting>,
     answers: Answers,
     sent: usize,
 }
@@ -65,36 +66,48 @@ impl Requests {
         if transactional_id.is_some() {
             client.init_transactions(CALL).unwrap();
         }
-        Self { client, answers, sent: 0 }
+        Self { client: TopicProducer::new(client), answers, sent: 0 }
     }
 
     fn send(&mut self, topic: &str, record: &Plain) {
-        let mut message: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, self.sent);
-        message.partition = Some(0);
-        message.key = record.key.then_some(&b"k"[..]);
-        message.payload = Some(&record.value);
-        message.timestamp = Some(record.timestamp);
-        self.client.send(message).map_err(|(error, _)| error).unwrap();
-        self.sent += 1;
+        self.hand_over(Outgoing {
+            topic,
+            partition: Some(0),
+            key: record.key.then_some(b"k"),
+            value: Some(&record.value),
+            timestamp: record.timestamp,
+            headers: None,
+            number: self.sent,
+        });
     }
 
     fn send_letter(&mut self, topic: &str, letter: &Letter) {
-        let mut message: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, self.sent);
-        message.partition = Some(0);
-        message.key = letter.key.as_deref();
-        message.payload = letter.value.as_deref();
-        message.headers = Some(letter.headers());
-        message.timestamp = Some(letter.millis());
-        self.client.send(message).map_err(|(error, _)| error).unwrap();
+        let mut headers = Headers::with_capacity(0);
+        for (name, value) in letter.headers() {
+            headers.push(&name, value.as_deref());
+        }
+        self.hand_over(Outgoing {
+            topic,
+            partition: Some(0),
+            key: letter.key.as_deref(),
+            value: letter.value.as_deref(),
+            timestamp: letter.millis(),
+            headers: Some(headers),
+            number: self.sent,
+        });
+    }
+
+    fn hand_over(&mut self, record: Outgoing<'_>) {
+        self.client.send(record).unwrap();
         self.sent += 1;
     }
 
     /// What was answered since the last call, in the order of sending.
     fn answers(&self) -> Vec<Option<Code>> {
         let begun = Instant::now();
-        while self.client.in_flight_count() > 0 {
-            assert!(begun.elapsed() < LIMIT, "{} without an answer", self.client.in_flight_count());
-            self.client.poll(Duration::from_millis(1));
+        while self.client.client().in_flight_count() > 0 {
+            assert!(begun.elapsed() < LIMIT, "{} without an answer", self.client.client().in_flight_count());
+            self.client.client().poll(Duration::from_millis(1));
         }
         let mut answers = std::mem::take(&mut *self.answers.lock().unwrap());
         answers.sort_by_key(|(number, _)| *number);
@@ -138,29 +151,29 @@ fn refused(cluster: &Cluster, id: &str, topic: &str, bad: &[(usize, Plain)]) -> 
     let said = six(&mut idempotent);
     println!("          {topic}, of six in a request: {said:?}");
     if said.iter().any(Option::is_some) {
-        assert!(idempotent.client.client().fatal_error().is_none());
+        assert!(idempotent.client.client().client().fatal_error().is_none());
         idempotent.send(topic, &good());
         assert_eq!(idempotent.answers(), [None], "an idempotent producer goes on");
     }
     let mut transactional = Requests::new(cluster, Some(id));
-    transactional.client.begin_transaction().unwrap();
+    transactional.client.client().begin_transaction().unwrap();
     assert_eq!(six(&mut transactional), said, "the same in a transaction");
-    let committed = transactional.client.commit_transaction(CALL);
+    let committed = transactional.client.client().commit_transaction(CALL);
     if said.iter().all(Option::is_none) {
         committed.unwrap();
         return said;
     }
     // Every refusal ends the transaction.
     println!("          {}", committed.unwrap_err());
-    transactional.client.abort_transaction(CALL).unwrap();
+    transactional.client.client().abort_transaction(CALL).unwrap();
     // librdkafka 2.12.1 has counted the refused records: the first transaction after the abort fails too
     // (OUT_OF_ORDER_SEQUENCE_NUMBER), with the answer `PurgeQueue`; its abort raises the epoch, and then all is well.
     let mut failed = Vec::new();
     for _ in 0..4 {
-        transactional.client.begin_transaction().unwrap();
+        transactional.client.client().begin_transaction().unwrap();
         transactional.send(topic, &good());
         let said = transactional.answers();
-        match transactional.client.commit_transaction(CALL) {
+        match transactional.client.client().commit_transaction(CALL) {
             Ok(()) => {
                 assert_eq!(said, [None]);
                 break;
@@ -168,12 +181,12 @@ fn refused(cluster: &Cluster, id: &str, topic: &str, bad: &[(usize, Plain)]) -> 
             Err(error) => {
                 println!("          and the next: {said:?}, {error}");
                 failed.push(said);
-                transactional.client.abort_transaction(CALL).unwrap();
+                transactional.client.client().abort_transaction(CALL).unwrap();
             }
         }
     }
     assert_eq!(failed, [vec![Some(Code::PurgeQueue)]], "one more is lost, and no other");
-    assert!(transactional.client.client().fatal_error().is_none());
+    assert!(transactional.client.client().client().fatal_error().is_none());
     said
 }
 
@@ -301,25 +314,25 @@ fn in_a_transaction(pair: &Pair) {
 
     // What refuses the record ends the transaction; the span is written again with the letter, in one transaction.
     let mut requests = Requests::new(&cluster, Some("t-engine"));
-    requests.client.begin_transaction().unwrap();
+    requests.client.client().begin_transaction().unwrap();
     requests.send("t-orders", &Plain { timestamp: 17, ..good() });
     assert_eq!(requests.answers(), [Some(Code::InvalidTimestamp)]);
-    requests.client.abort_transaction(CALL).unwrap();
+    requests.client.client().abort_transaction(CALL).unwrap();
     let mut attempts = 0;
     loop {
         attempts += 1;
         assert!(attempts < 4);
-        requests.client.begin_transaction().unwrap();
+        requests.client.client().begin_transaction().unwrap();
         requests.send("t-orders", &good());
         requests.send_letter(letters.topic().unwrap(), &letter);
         let said = requests.answers();
         // As far as a consumer can tell nothing is there before the commit, whatever was acknowledged.
         assert_eq!((committed(&cluster, "t-dead"), committed(&cluster, "t-orders")), (vec![], vec![]));
-        if requests.client.commit_transaction(CALL).is_ok() {
+        if requests.client.client().commit_transaction(CALL).is_ok() {
             assert_eq!(said, [None, None]);
             break;
         }
-        requests.client.abort_transaction(CALL).unwrap();
+        requests.client.client().abort_transaction(CALL).unwrap();
     }
     assert_eq!(committed(&cluster, "t-orders").len(), 1);
     let header = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));

@@ -10,7 +10,6 @@ use ddc_link::receiver::PartitionKey;
 use ddc_telemetry::cells::Label as _;
 use ddc_telemetry::reasons::DeadLetterReason;
 use ddc_wire::{ChunkHeader, Record, RecordHeader, Timestamp as RecordTime, TopicId};
-use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::config::Side;
 use crate::gaps::Timestamp;
@@ -179,13 +178,10 @@ impl Letter {
 
     /// Its headers in a topic: the record's own, in order; then the letter's. A record's own header of the same name stays,
     /// before the letter's: the last one of a name is the letter's.
-    pub fn headers(&self) -> OwnedHeaders {
-        let mut headers = OwnedHeaders::new_with_capacity(self.headers.len() + 14);
-        for (name, value) in &self.headers {
-            headers = headers.insert(Header { key: &String::from_utf8_lossy(name), value: value.as_ref() });
-        }
-        let mut add = |key: &str, value: Option<&str>| {
-            headers = std::mem::replace(&mut headers, OwnedHeaders::new()).insert(Header { key, value });
+    pub fn headers(&self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let mut headers = self.headers.clone();
+        let mut add = |name: &str, value: Option<&str>| {
+            headers.push((name.into(), value.map(Into::into)));
         };
         let Source { stream: _, topic, topic_id, partition, offset, timestamp } = &self.source;
         add(ERROR, Some(self.reason.as_str()));

@@ -174,7 +174,6 @@ mod tests {
     use super::*;
     use ddc_telemetry::reasons::DeadLetterReason;
     use ddc_wire::TopicId;
-    use rdkafka::message::Headers as _;
 
     fn letters(on_failure: OnFailure) -> DeadLetters {
         let place = DeadLetterPlace::Topic("dead".parse().unwrap());
@@ -208,9 +207,8 @@ mod tests {
     }
 
     fn headers(letter: &Letter) -> Vec<(String, Option<String>)> {
-        let headers = letter.headers();
-        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-        headers.iter().map(|header| (header.key.to_owned(), header.value.map(text))).collect()
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        letter.headers().into_iter().map(|(name, value)| (text(name), value.map(text))).collect()
     }
 
     #[test]

@@ -12,17 +12,16 @@ use std::time::Duration;
 use ddc_kafka::context::Reporter;
 use ddc_kafka::errors::code_of;
 use ddc_kafka::lifeline::Lifeline;
+use ddc_kafka::produce::{Headers, Outgoing, TopicProducer};
 use ddc_wire::{Record, Timestamp};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::producer::{
-    BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
-};
+use rdkafka::producer::{DeliveryResult, Producer as _, ProducerContext, PurgeConfig};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use super::headers::HeaderWriter;
+use super::headers::headers;
 use crate::dead_letters::Clamped;
 use crate::dead_letters::Letter;
 use crate::dead_letters::letter::SOURCE_TIMESTAMP;
@@ -63,64 +62,84 @@ pub enum NotTaken {
 pub struct Producer {
     config: ClientConfig,
     reporter: Reporter,
-    client: BaseProducer<Delivery>,
+    client: TopicProducer<Delivery>,
     lifeline: Lifeline,
     answers: Answers,
-    headers: HeaderWriter,
+    provenance: bool,
 }
 
 impl Producer {
     /// With a configuration built for the role `Sink`. Connects in the background.
     pub fn new(config: ClientConfig, reporter: Reporter, provenance: bool) -> KafkaResult<Self> {
         let (client, answers) = open(&config, &reporter)?;
-        let headers = HeaderWriter::new(provenance);
-        Ok(Self { config, reporter, client, lifeline: Lifeline::default(), answers, headers })
+        Ok(Self { config, reporter, client, lifeline: Lifeline::default(), answers, provenance })
     }
 
-    /// Hands a record over under a number that its answer will carry. Returns how many of its header names had
-    /// to be changed. Without waiting; what was taken is copied.
-    pub fn send(&mut self, record: &Record<'_>, route: Route<'_>, number: usize) -> Result<u32, NotTaken> {
+    /// Hands a record over under a number that its answer will carry. Without waiting; what was taken is copied.
+    pub fn send(&mut self, record: &Record<'_>, route: Route<'_>, number: usize) -> Result<(), NotTaken> {
+        let provenance = self.provenance.then_some((route.source_topic, route.source_partition));
         let original = route.clamped.map(|clamped| (SOURCE_TIMESTAMP, clamped.original.as_str()));
-        let written =
-            self.headers.write(record, route.source_topic, route.source_partition, route.late, original);
-        let mut message: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(route.topic, number);
-        message.partition = route.partition;
-        message.key = record.key;
-        message.payload = record.value;
-        message.headers = written.headers;
         let millis = route.clamped.map(|clamped| clamped.millis);
-        message.timestamp = Some(match millis.or_else(|| record.timestamp.map(Timestamp::millis)) {
+        let timestamp = match millis.or_else(|| record.timestamp.map(Timestamp::millis)) {
             None => -1,
             Some(0) => 1,
             Some(millis) => millis,
-        });
-        hand_over(&self.client, message).map(|()| written.changed_names)
+        };
+        self.hand_over(Outgoing {
+            topic: route.topic,
+            partition: route.partition,
+            key: record.key,
+            value: record.value,
+            timestamp,
+            headers: headers(record, provenance, route.late, original),
+            number,
+        })
     }
 
     /// Hands over a record of our own: by its key, now, without headers.
-    pub fn send_text(&self, topic: &str, key: &str, value: &[u8], number: usize) -> Result<(), NotTaken> {
-        let mut message: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, number);
-        message.key = Some(key.as_bytes());
-        message.payload = Some(value);
-        hand_over(&self.client, message)
+    pub fn send_text(&mut self, topic: &str, key: &str, value: &[u8], number: usize) -> Result<(), NotTaken> {
+        self.hand_over(Outgoing {
+            topic,
+            partition: None,
+            key: Some(key.as_bytes()),
+            value: Some(value),
+            timestamp: NOW,
+            headers: None,
+            number,
+        })
     }
 
     /// Hands over a dead letter: by its key, with its headers, at the time of the refusal.
-    pub fn send_letter(&self, topic: &str, letter: &Letter, number: usize) -> Result<(), NotTaken> {
-        let mut message: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, number);
-        message.key = letter.key.as_deref();
-        message.payload = letter.value.as_deref();
-        message.headers = Some(letter.headers());
-        message.timestamp = Some(letter.millis().max(1));
-        hand_over(&self.client, message)
+    pub fn send_letter(&mut self, topic: &str, letter: &Letter, number: usize) -> Result<(), NotTaken> {
+        let own = letter.headers();
+        let mut headers = Headers::with_capacity(own.len());
+        for (name, value) in own {
+            headers.push(&name, value.as_deref());
+        }
+        self.hand_over(Outgoing {
+            topic,
+            partition: None,
+            key: letter.key.as_deref(),
+            value: letter.value.as_deref(),
+            timestamp: letter.millis().max(1),
+            headers: Some(headers),
+            number,
+        })
+    }
+
+    fn hand_over(&mut self, record: Outgoing<'_>) -> Result<(), NotTaken> {
+        self.client.send(record).map_err(|code| match code {
+            Code::QueueFull => NotTaken::Full,
+            code => NotTaken::Refused(code),
+        })
     }
 
     /// Appends the answers that have come. Does not wait.
     pub fn answers(&self, out: &mut Vec<Answer>) {
-        self.lifeline.look(&self.client);
+        self.lifeline.look(self.client.client());
         // One poll serves one event; an event answers for a whole produce batch.
         for _ in 0..MAX_POLLS {
-            self.client.poll(Duration::ZERO);
+            self.client.client().poll(Duration::ZERO);
             let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
             if answers.is_empty() {
                 return;
@@ -134,32 +153,32 @@ impl Producer {
 
     /// Registers its `transactional.id`: whoever had it before is fenced, what that one left open is aborted.
     pub fn init_transactions(&self, wait: Duration) -> Result<(), TransactionError> {
-        step(self.client.init_transactions(wait))
+        step(self.client.client().init_transactions(wait))
     }
 
     /// What is handed over from now on belongs to one transaction. Local: asks nobody.
     pub fn begin_transaction(&self) -> Result<(), TransactionError> {
-        step(self.client.begin_transaction())
+        step(self.client.client().begin_transaction())
     }
 
     /// Ends the transaction. All answers must have come ([`Self::queued`] is 0), else it waits for nothing.
     pub fn commit_transaction(&self, wait: Duration) -> Result<(), TransactionError> {
-        step(self.client.commit_transaction(wait))
+        step(self.client.client().commit_transaction(wait))
     }
 
     /// Takes the transaction back. What was on its way is given up first ([`Self::purge`]), and its answers fetched.
     pub fn abort_transaction(&self, wait: Duration) -> Result<(), TransactionError> {
-        step(self.client.abort_transaction(wait))
+        step(self.client.client().abort_transaction(wait))
     }
 
     /// Gives up what is on its way; it is answered as purged.
     pub fn purge(&self) {
-        self.client.purge(PurgeConfig::default().queue().inflight());
+        self.client.client().purge(PurgeConfig::default().queue().inflight());
     }
 
     /// Why this producer can do no more, if so: it must be [rebuilt](Self::rebuild).
     pub fn fatal(&self) -> Option<(Code, String)> {
-        self.client.client().fatal_error()
+        self.client.client().client().fatal_error()
     }
 
     /// Replaces the producer. Answers of the old one no longer come: the caller sends again what was not answered.
@@ -172,18 +191,18 @@ impl Producer {
     /// Asks for a topic's partitions, so that new ones are known before the regular refresh.
     pub fn refresh(&self, topic: &str, timeout: Duration) {
         // The answer goes into librdkafka's cache; a failure shows when a record is sent.
-        let _ = self.client.client().fetch_metadata(Some(topic), timeout);
+        let _ = self.client.client().client().fetch_metadata(Some(topic), timeout);
     }
 
     /// The names of all topics of the cluster: a sign that it answers and lets us in.
     pub fn topics(&self, timeout: Duration) -> KafkaResult<Vec<String>> {
-        let metadata = self.client.client().fetch_metadata(None, timeout)?;
+        let metadata = self.client.client().client().fetch_metadata(None, timeout)?;
         Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
     }
 
     /// Records and other events that are with librdkafka.
     pub fn queued(&self) -> usize {
-        usize::try_from(self.client.in_flight_count()).unwrap_or(0)
+        usize::try_from(self.client.client().in_flight_count()).unwrap_or(0)
     }
 
     /// Where client errors are kept.
@@ -240,23 +259,15 @@ fn step(result: KafkaResult<()>) -> Result<(), TransactionError> {
     }
 }
 
-fn hand_over(
-    client: &BaseProducer<Delivery>,
-    message: BaseRecord<'_, [u8], [u8], usize>,
-) -> Result<(), NotTaken> {
-    client.send(message).map_err(|(error, _)| match code_of(&error).unwrap_or(Code::Fail) {
-        Code::QueueFull => NotTaken::Full,
-        code => NotTaken::Refused(code),
-    })
-}
-
+/// librdkafka takes this timestamp for the moment of the call.
+const NOW: i64 = 0;
 /// Events served in one go, so that a flood of answers does not keep the thread from handing over.
 const MAX_POLLS: usize = 64;
 
-fn open(config: &ClientConfig, reporter: &Reporter) -> KafkaResult<(BaseProducer<Delivery>, Answers)> {
+fn open(config: &ClientConfig, reporter: &Reporter) -> KafkaResult<(TopicProducer<Delivery>, Answers)> {
     let answers = Arc::new(Mutex::new(Vec::new()));
     let context = Delivery { reporter: reporter.clone(), answers: Arc::clone(&answers) };
-    Ok((config.create_with_context(context)?, answers))
+    Ok((TopicProducer::new(config.create_with_context(context)?), answers))
 }
 
 /// librdkafka's callbacks; they run on the thread that polls.

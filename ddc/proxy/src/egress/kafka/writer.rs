@@ -278,12 +278,7 @@ impl Writer {
             };
             let Some(producer) = &mut self.producer else { continue };
             match producer.send(record, to, number) {
-                Ok(changed) => {
-                    if changed > 0 {
-                        self.warn_of_names(header, record.offset, changed);
-                    }
-                    break;
-                }
+                Ok(()) => break,
                 Err(NotTaken::Full) => self.rest()?,
                 Err(NotTaken::Refused(code)) => {
                     self.answered(number, Err(code));
@@ -329,7 +324,7 @@ impl Writer {
                 if self.failed > 0 || self.own_failed.is_some() || !self.begin() {
                     return Ok(());
                 }
-                let (Some(producer), Some(letter)) = (&self.producer, self.letters.letter()) else {
+                let (Some(producer), Some(letter)) = (&mut self.producer, self.letters.letter()) else {
                     return Ok(());
                 };
                 match producer.send_letter(&topic, letter, OWN) {
@@ -418,7 +413,7 @@ impl Writer {
                     self.own_failed.get_or_insert(Code::PurgeQueue);
                     return Ok(());
                 }
-                let Some(producer) = &self.producer else { continue };
+                let Some(producer) = &mut self.producer else { continue };
                 // The keys are JSON.
                 let key = std::str::from_utf8(key).unwrap_or_default();
                 match producer.send_text(topic, key, value, OWN) {
@@ -729,20 +724,6 @@ impl Writer {
         (self.waiting, self.failed, self.own_waiting, self.own_failed) = (0, 0, 0, None);
         self.is_begun = false;
         self.books.shared.in_flight.store(0, Relaxed);
-    }
-
-    fn warn_of_names(&mut self, header: &ChunkHeader<'_>, offset: i64, changed: u32) {
-        if let Some(suppressed) = self.books.limit.allow("header names", Instant::now()) {
-            tracing::warn!(
-                link = self.books.metrics.link(),
-                topic = header.topic,
-                partition = header.partition,
-                offset,
-                changed,
-                suppressed,
-                "header names that are not UTF-8 were changed: their bad bytes became U+FFFD"
-            );
-        }
     }
 }
 
