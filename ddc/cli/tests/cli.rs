@@ -57,7 +57,7 @@ fn a_replay_that_is_wrong_by_itself_is_refused() {
     let directory = filled();
     std::fs::write(directory.path().join("torn.json"), "{\"kind\": \"ddc-gaps\", \"format\": 1,").unwrap();
     std::fs::write(directory.path().join("later.json"), "{\"kind\": \"ddc-gaps\", \"format\": 2}").unwrap();
-    let foreign = "{\"kind\": \"ddc-gaps\", \"format\": 1, \"site\": \"elsewhere\", \"link\": \"plant-z\", \"link_id\": 77, \"exported_at\": \"2026-03-01T08:15:30Z\", \"gaps\": []}";
+    let foreign = "{\"kind\": \"ddc-gaps\", \"format\": 1, \"site\": \"elsewhere\", \"link\": \"plant-z\", \"link_id\": 77, \"exported_at\": \"2026-03-01T08:15:30.000Z\", \"gaps\": []}";
     std::fs::write(directory.path().join("foreign.json"), foreign).unwrap();
     let one = ["--topic", "orders", "--partition", "0", "--from", "5", "--to"];
     let range = |more: &[&'static str]| [&one[..], more].concat();

@@ -8,6 +8,8 @@ use ddc_e2e::produce::{Producer, Sample, now_millis};
 use ddc_e2e::proxy::{Link, Proxy};
 use ddc_e2e::verify::Crossing;
 use ddc_e2e::wait::{timed, until, until_true};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value;
 
 use crate::replay::{Cut, late, range, replay, run, wait_closed, with};
@@ -28,6 +30,27 @@ fn fill(producer: &Producer, topic: &str, partitions: i64, records: i64, size: u
     producer.flush();
 }
 
+/// Writes records that are never committed, and waits for the marker behind them.
+fn abort(brokers: &str, topic: &str, records: i64) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("transactional.id", topic);
+    let producer: BaseProducer = config.create().unwrap();
+    let end = || producer.client().fetch_watermarks(topic, 0, LIMIT).unwrap().1;
+    producer.init_transactions(LIMIT).unwrap();
+    producer.begin_transaction().unwrap();
+    let before = end();
+    for _ in 0..records {
+        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).payload(b"never");
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(LIMIT).unwrap();
+    producer.abort_transaction(LIMIT).unwrap();
+    until("the marker is written", LIMIT, || match end() {
+        high if high == before + records + 1 => Ok(()),
+        high => Err(format!("the log ends at {high}")),
+    });
+}
+
 /// Ranges of 1 to 10 records, so far from each other that they must be looked for or so near that they need not.
 /// `REPLAY_MANY="records ranges size"` measures another size by hand.
 #[test]
@@ -35,11 +58,12 @@ fn many_small_ranges_take_seconds() {
     let sizes = std::env::var("REPLAY_MANY").unwrap_or_else(|_| "40000 400 100".into());
     let sizes: Vec<i64> = sizes.split(' ').map(|number| number.parse().unwrap()).collect();
     let [records, ranges, size] = sizes[..] else { panic!("records, ranges, size") };
-    let (topic, partitions) = ("replay-many", 4);
+    let (topic, tail, partitions) = ("replay-many", "replay-many-tail", 4);
     let (source, destination) = clusters(Pair::kafka_4());
     source.create(topic, partitions as u32, &[]);
+    source.create(tail, 1, &[]);
     fill(&Producer::new(source.brokers()), topic, partitions, records, size as usize);
-    let mut link = Link::new(topic, source.brokers(), destination.brokers(), &[topic]);
+    let mut link = Link::new(topic, source.brokers(), destination.brokers(), &[topic, tail]);
     link.ingress.set("source.kafka.start_at", "latest");
     let ingress = link.start_ingress();
     let (mut arguments, mut wanted) = (Vec::new(), 0);
@@ -66,8 +90,18 @@ fn many_small_ranges_take_seconds() {
         assert_eq!(number("records"), number("to") - number("from") + 1, "{told}");
         assert_eq!(number("next"), number("to") + 1, "{told}");
     }
-    // A look for each of them took 0.14 s and more.
+    // A look for each of them took 0.12 s and more.
     assert!(took < Duration::from_secs(20), "{took:?}");
+
+    // The end of the log is told once, and several ranges end there: behind 10 records nothing that was committed.
+    fill(&Producer::new(source.brokers()), tail, 1, 10, 100);
+    abort(source.brokers(), tail, 30);
+    let ranges = [(5, 6), (12, 13), (20, 21), (38, 39)];
+    let arguments = ranges.iter().flat_map(|(from, to)| range(tail, 0, *from, *to)).collect();
+    let start = Instant::now();
+    let out = replay(&link, &with(arguments, &["--id", "tail"]));
+    assert!(out.contains("done: 8 of 8 offsets, 2 records, 6 offsets gone"), "{out}");
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 /// What the ingress tells of a replay.
@@ -141,6 +175,7 @@ fn it_goes_on_after_a_kill() {
     // The last one is known after the next restart, and cancelled it stays.
     ingress.stop();
     let ingress = link.start_ingress();
+    ingress.wait_ready();
     let (_, out, _) = run(&link, &["--status".into()]);
     assert!(out.starts_with("case-1: done: 1000 of 1000 offsets in 2 ranges, 1000 records"), "{out}");
     let again =
@@ -156,6 +191,7 @@ fn it_goes_on_after_a_kill() {
     // Half a file: refused by name, moved away, and records flow.
     fs::write(&file, &kept[..kept.len() / 2]).unwrap();
     let ingress = link.start_ingress();
+    ingress.wait_ready();
     ingress.wait_logged(&["replay.json cannot be read", "replay.json.refused", "is not known any more"]);
     fill(&producer, topic, 2, 10, 100);
     crossing.settle(LIMIT).assert_intact();
