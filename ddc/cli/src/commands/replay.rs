@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(three.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["case", "case-2", "case-3"]);
         assert_eq!(
             three.iter().flat_map(|one| &one.ranges).map(|one| one.from / 2).collect::<Vec<_>>(),
-            (0..2 * most + 1).collect::<Vec<_>>()
+            (0..=2 * most).collect::<Vec<_>>()
         );
         assert!(three.iter().all(|one| one.ranges.len() <= MAX_RANGES && one.by.is_some()));
     }

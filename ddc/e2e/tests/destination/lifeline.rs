@@ -1,10 +1,14 @@
 //! A cluster that names no broker for a moment takes librdkafka all of them; the lifeline gives them back.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ddc_e2e::broker::Broker;
 use ddc_e2e::wait::{timed, until};
+use ddc_kafka::admin::{Admin, TopicSpec};
+use ddc_kafka::context::Reporter;
 use ddc_kafka::lifeline::Lifeline;
+use ddc_kafka::settings::{ClientSettings, Role};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
@@ -31,6 +35,12 @@ fn named(client: &BaseConsumer) -> Result<usize, String> {
 #[test]
 fn a_client_that_has_lost_all_brokers_gets_them_back() {
     let broker = broker();
+    // An answer with neither brokers nor topics is asked for again; one with topics is believed.
+    let settings = ClientSettings::plaintext([broker.plaintext()], "e2e").build(&Role::Admin).unwrap();
+    let admin = Admin::new(&settings, Reporter::new("e2e", "admin")).unwrap();
+    let topic =
+        TopicSpec { name: "any".into(), partitions: 1, replication_factor: 1, config: BTreeMap::new() };
+    until("a topic is created while the broker is there", LIMIT, || admin.create_topic(&topic, CALL));
     let client = || -> BaseConsumer {
         ClientConfig::new()
             .set("bootstrap.servers", broker.plaintext())

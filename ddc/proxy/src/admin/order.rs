@@ -54,12 +54,8 @@ impl Order {
     }
 
     async fn body(&self, asked: AskedFor) -> Result<Bytes, Response> {
-        let _reading = match self.one_by_one.map(Semaphore::try_acquire).transpose() {
-            Ok(reading) => reading,
-            Err(_) => {
-                let why = "another request is being read; ask again";
-                return Err(refused(StatusCode::SERVICE_UNAVAILABLE, why));
-            }
+        let Ok(_reading) = self.one_by_one.map(Semaphore::try_acquire).transpose() else {
+            return Err(refused(StatusCode::SERVICE_UNAVAILABLE, "another request is being read; ask again"));
         };
         let body = axum::body::to_bytes(asked.into_body(), self.longest);
         match tokio::time::timeout(self.within, body).await {

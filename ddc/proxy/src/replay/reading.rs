@@ -135,13 +135,12 @@ impl Reading {
             let refused = |error: PackError| Stopped::Brokers(error.to_string());
             self.packer.begin(replay_range(planned, first)).map_err(refused)?;
             let mut offsets = VecDeque::new();
-            let ended = match planned.read_from {
-                Some(read_from) => self.read(range, planned, first.max(read_from), &mut offsets, listener)?,
-                None => {
-                    self.packer.finish(planned.wanted.last + 1);
-                    self.hold(range, &mut offsets);
-                    Ended::Whole
-                }
+            let ended = if let Some(read_from) = planned.read_from {
+                self.read(range, planned, first.max(read_from), &mut offsets, listener)?
+            } else {
+                self.packer.finish(planned.wanted.last + 1);
+                self.hold(range, &mut offsets);
+                Ended::Whole
             };
             if let Ended::Recreated(_) = ended {
                 return Ok(ended);
