@@ -57,6 +57,8 @@ fn a_replay_that_is_wrong_by_itself_is_refused() {
     let directory = filled();
     std::fs::write(directory.path().join("torn.json"), "{\"kind\": \"ddc-gaps\", \"format\": 1,").unwrap();
     std::fs::write(directory.path().join("later.json"), "{\"kind\": \"ddc-gaps\", \"format\": 2}").unwrap();
+    let foreign = "{\"kind\": \"ddc-gaps\", \"format\": 1, \"site\": \"elsewhere\", \"link\": \"plant-z\", \"link_id\": 77, \"exported_at\": \"2026-03-01T08:15:30.000Z\", \"gaps\": []}";
+    std::fs::write(directory.path().join("foreign.json"), foreign).unwrap();
     let one = ["--topic", "orders", "--partition", "0", "--from", "5", "--to"];
     let range = |more: &[&'static str]| [&one[..], more].concat();
     for (arguments, why) in [
@@ -66,6 +68,15 @@ fn a_replay_that_is_wrong_by_itself_is_refused() {
         (range(&["9", "--topic", "orders"]), "each range needs --topic, --partition, --from and --to"),
         (range(&["4"]), "reversed"),
         (range(&["99999999999"]), "of one replay"),
+        (range(&["-9"]), "reversed"),
+        (vec!["--topic", "orders", "--partition", "-1", "--from", "0", "--to", "9"], "count from 0"),
+        (vec!["--topic", "orders", "--partition", "0", "--from", "-3", "--to", "9"], "count from 0"),
+        (
+            vec!["--topic", "nobodys", "--partition", "0", "--from", "0", "--to", "9"],
+            "ask the ingress that carries it",
+        ),
+        (vec!["--gaps", "foreign.json"], "take the file to the ingress it belongs to"),
+        (vec!["--status", "--cancel", "a"], "cannot be used with"),
         (range(&["9", "--gaps", "torn.json"]), "cannot be used with"),
         (vec!["--gaps", "torn.json"], "torn.json: "),
         (vec!["--gaps", "later.json"], "later.json: "),

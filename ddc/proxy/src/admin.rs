@@ -17,6 +17,7 @@
 
 pub mod client;
 mod maintenance;
+mod order;
 mod pause;
 mod replay;
 mod rewind;

@@ -131,6 +131,15 @@ impl StateDir {
         written().map_err(|error| self.failed("file cannot be written:", &path, error))
     }
 
+    /// Moves a file that cannot be used out of the way and says where it is. One that was moved there before is replaced.
+    pub fn set_aside(&self, name: &str) -> Result<PathBuf, StateError> {
+        let (path, aside) = (self.path.join(name), self.path.join(format!("{name}.refused")));
+        fs::rename(&path, &aside)
+            .and_then(|()| self.directory.sync_all())
+            .map_err(|error| self.failed("file cannot be moved away:", &path, error))?;
+        Ok(aside)
+    }
+
     fn failed(&self, what: &'static str, path: &Path, error: io::Error) -> StateError {
         StateError::Io { what, path: path.into(), directory: self.path.clone(), error }
     }

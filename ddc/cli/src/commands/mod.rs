@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use crate::exit::{Exit, Failure};
 
+mod admin;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;

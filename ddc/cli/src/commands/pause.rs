@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ddc_proxy::admin::client::{Answer, Place};
+use ddc_proxy::admin::client::Place;
 use ddc_proxy::pause::{Request, Requester};
 use ddc_proxy::rewind;
 use serde::Deserialize;
 
+use super::admin::{ask, new_id, place, read};
 use super::print;
-use super::replay::{ask, new_id, place};
 use super::rewind::{end, rewind};
 use crate::exit::{Exit, Failure};
 
@@ -174,16 +174,4 @@ fn order(place: &Place, path: &str, request: &Request) -> Result<Status, Failure
 fn names(status: &Status) -> String {
     let names: Vec<&str> = status.requesters.iter().map(|requester| requester.by.as_str()).collect();
     if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
-}
-
-fn read<T: for<'a> Deserialize<'a>>(place: &Place, answer: &Answer) -> Result<T, Failure> {
-    let failed = |exit, why: &str| Err(Failure::new(exit, format!("{place}: {}", why.trim_end())));
-    match answer.code {
-        200 | 202 => match serde_json::from_str(&answer.body) {
-            Ok(read) => Ok(read),
-            Err(error) => failed(Exit::Unavailable, &format!("the answer is not understood: {error}")),
-        },
-        400 | 413 => failed(Exit::Usage, &answer.body),
-        _ => failed(Exit::Unavailable, &answer.body),
-    }
 }

@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use ddc_proxy::admin::client::{self, Answer, Place};
+use ddc_proxy::admin::client::Place;
 use ddc_proxy::config::{self, ByteSize, Config, IngressConfig, Loaded};
 use ddc_proxy::gaps::GapFile;
-use ddc_proxy::replay::{Asked, DryRun, Report, Request, State, dry_run, of_gap_file, offline};
+use ddc_proxy::replay::{Asked, DryRun, MAX_RANGES, Report, Request, State, dry_run, of_gap_file, offline};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::admin::{ask, new_id, place, read};
 use super::print;
-use super::replay_text::{dry, progress, summary};
+use super::replay_text::{Known, dry, line, progress, summary};
 use super::serve::{identity, start_log};
 use crate::exit::{Exit, Failure};
 
@@ -38,15 +39,16 @@ pub(crate) struct Arguments {
     #[arg(long = "topic", value_name = "TOPIC", requires_all = ["partitions", "from", "to"])]
     topics: Vec<String>,
     /// The partition of a range
-    #[arg(long = "partition", value_name = "NUMBER", requires = "topics")]
+    #[arg(long = "partition", value_name = "NUMBER", requires = "topics", allow_negative_numbers = true)]
     partitions: Vec<i32>,
     /// The first offset of a range
-    #[arg(long, value_name = "OFFSET", requires = "topics")]
+    #[arg(long, value_name = "OFFSET", requires = "topics", allow_negative_numbers = true)]
     from: Vec<i64>,
     /// The last offset of a range, included
-    #[arg(long, value_name = "OFFSET", requires = "topics")]
+    #[arg(long, value_name = "OFFSET", requires = "topics", allow_negative_numbers = true)]
     to: Vec<i64>,
-    /// A gap file (JSON or CSV) of this link's egress: every range in it that is still missing
+    /// A gap file (JSON or CSV) of this link's egress: every range in it that is still missing, as several replays one after
+    /// the other if there are more than 20,000
     #[arg(long, value_name = "FILE", conflicts_with = "topics")]
     gaps: Option<PathBuf>,
     /// Say what would be sent, how much is gone, and how long it takes; send nothing
@@ -67,6 +69,9 @@ pub(crate) struct Arguments {
     /// End the replay of this name
     #[arg(long, value_name = "NAME", conflicts_with_all = ["topics", "gaps", "id"])]
     cancel: Option<String>,
+    /// Show the replays that the ingress knows, or the one of this name, range by range
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["topics", "gaps", "id", "by", "cancel", "dry_run", "offline", "detach"])]
+    status: Option<String>,
 }
 
 /// Between two looks at a replay.
@@ -77,29 +82,54 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(id) = &arguments.status {
+        return status(&place(&arguments.file)?, id);
+    }
     if let Some(id) = &arguments.cancel {
         let place = place(&arguments.file)?;
-        let report = report_of(&place, &ask(&place, "DELETE", &format!("/v1/replay/{id}"), None)?)?;
+        let report: Report = read(&place, &ask(&place, "DELETE", &format!("/v1/replay/{id}"), None)?)?;
         let state = report.state.as_str();
         return print(&format!("replay {id} is ended (it was {state}); what was sent stays sent\n"));
     }
     let Loaded { config, .. } = config::load_ingress(&arguments.file)
         .map_err(|error| Failure { exit: Exit::Config, lines: error.lines() })?;
-    let request = Request {
+    let requests = split(&Request {
         id: arguments.id.clone().unwrap_or_else(new_id),
         by: arguments.by.clone(),
         ranges: ranges(arguments, &config)?,
-    };
-    // Said here with the exit code of a wrong command line; whoever sends it checks it too.
-    request.check(&config).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    if arguments.dry_run {
-        let found: DryRun = dry_run(&config, &request).map_err(|error| unavailable(&error))?;
-        return print(&dry(&found));
+    });
+    // Said here with the exit code of a wrong command line, and before anything is sent; whoever sends it checks it too.
+    let usage = |why: String| Failure::new(Exit::Usage, why);
+    requests
+        .iter()
+        .try_for_each(|request| request.check(&config).map(drop))
+        .map_err(|error| usage(error.to_string()))?;
+    if arguments.detach && requests.len() > 1 {
+        let text = format!("these are {} replays, one after the other: leave --detach away", requests.len());
+        return Err(usage(text));
     }
     if arguments.offline {
-        return by_itself(config, request);
+        return by_itself(&config, requests);
     }
-    through_ingress(&arguments.file, &request, arguments.detach)
+    for request in &requests {
+        if arguments.dry_run {
+            let found: DryRun = dry_run(&config, request).map_err(|error| unavailable(&error))?;
+            print(&dry(&found))?;
+        } else {
+            through_ingress(&arguments.file, request, arguments.detach)?;
+        }
+    }
+    Ok(())
+}
+
+/// As many requests as it takes, the first with the id itself.
+fn split(request: &Request) -> Vec<Request> {
+    let named =
+        |part: usize| if part == 0 { request.id.clone() } else { format!("{}-{}", request.id, part + 1) };
+    let chunks = request.ranges.chunks(MAX_RANGES).enumerate();
+    chunks
+        .map(|(part, ranges)| Request { id: named(part), by: request.by.clone(), ranges: ranges.to_vec() })
+        .collect()
 }
 
 /// What the command line names.
@@ -107,7 +137,7 @@ fn ranges(arguments: &Arguments, config: &IngressConfig) -> Result<Vec<Asked>, F
     let usage = |why: String| Failure::new(Exit::Usage, why);
     if let Some(path) = &arguments.gaps {
         let wrong = |error: &dyn std::fmt::Display| usage(format!("{}: {error}", path.display()));
-        let file = File::open(path).map_err(|error| wrong(&error))?;
+        let file = File::open(path).map_err(|error| wrong(&super::words(&error)))?;
         let file = GapFile::read(file).map_err(|error| wrong(&error))?;
         return of_gap_file(&file, config).map_err(|error| wrong(&error));
     }
@@ -138,13 +168,7 @@ fn ranges(arguments: &Arguments, config: &IngressConfig) -> Result<Vec<Asked>, F
     Ok(ranges)
 }
 
-/// A name that no order before has.
-pub(super) fn new_id() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("cli-{}-{}", now.as_micros(), std::process::id())
-}
-
-fn by_itself(config: IngressConfig, request: Request) -> Result<(), Failure> {
+fn by_itself(config: &IngressConfig, requests: Vec<Request>) -> Result<(), Failure> {
     let cancel = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&cancel))
@@ -156,19 +180,22 @@ fn by_itself(config: IngressConfig, request: Request) -> Result<(), Failure> {
     // The owner of a process's own entry is its user.
     let user = std::fs::metadata("/proc/self").map_or(0, |entry| entry.uid());
     let by = format!("uid {user} pid {}", std::process::id());
-    let report = offline(config, request, &by, &cancel, |report| {
-        // Who does not read the progress does not want it.
-        let _ = print(&progress(report));
-    });
+    for request in requests {
+        let report = offline(config.clone(), request, &by, &cancel, |report| {
+            // Who does not read the progress does not want it.
+            let _ = print(&progress(report));
+        });
+        end(&report.map_err(|error| unavailable(&error))?)?;
+    }
     drop(log);
-    end(&report.map_err(|error| unavailable(&error))?)
+    Ok(())
 }
 
 fn through_ingress(file: &Path, request: &Request, detach: bool) -> Result<(), Failure> {
     let place = place(file)?;
     // Names and numbers only, which always can be written.
     let body = serde_json::to_vec(request).unwrap_or_default();
-    let mut report = report_of(&place, &ask(&place, "POST", "/v1/replay", Some(&body))?)?;
+    let mut report: Report = read(&place, &ask(&place, "POST", "/v1/replay", Some(&body))?)?;
     print(&format!("replay {}: {} offsets in {} ranges\n", report.id, report.offsets, report.ranges.len()))?;
     if detach {
         return Ok(());
@@ -178,10 +205,17 @@ fn through_ingress(file: &Path, request: &Request, detach: bool) -> Result<(), F
         thread::sleep(LOOK_EVERY);
         match ask(&place, "GET", &path, None) {
             Ok(answer) => {
-                report = report_of(&place, &answer)?;
+                report = read(&place, &answer)?;
                 heard = Instant::now();
             }
-            Err(failure) if heard.elapsed() > PATIENCE => return Err(failure),
+            Err(mut failure) if heard.elapsed() > PATIENCE => {
+                let id = &request.id;
+                failure.lines.push(format!(
+                    "replay {id} is kept, and goes on when the ingress runs again; look then: ddc replay -c {} --status {id}",
+                    file.display()
+                ));
+                return Err(failure);
+            }
             Err(_) => {}
         }
         if told.elapsed() >= TELL_EVERY {
@@ -190,6 +224,19 @@ fn through_ingress(file: &Path, request: &Request, detach: bool) -> Result<(), F
         }
     }
     end(&report)
+}
+
+/// What the ingress knows; the newest last.
+fn status(place: &Place, id: &str) -> Result<(), Failure> {
+    if !id.is_empty() {
+        let report: Report = read(place, &ask(place, "GET", &format!("/v1/replay/{id}"), None)?)?;
+        return print(&summary(&report));
+    }
+    let known: Known = read(place, &ask(place, "GET", "/v1/replay", None)?)?;
+    if known.replays.is_empty() {
+        return print("no replay is known\n");
+    }
+    print(&known.replays.iter().map(line).collect::<String>())
 }
 
 /// Prints how it ended.
@@ -205,44 +252,6 @@ fn end(report: &Report) -> Result<(), Failure> {
     }
 }
 
-pub(super) fn place(file: &Path) -> Result<Place, Failure> {
-    let admin =
-        config::load_admin(file).map_err(|error| Failure { exit: Exit::Config, lines: error.lines() })?;
-    admin.socket.map(Place::Unix).or(admin.listen.map(Place::Tcp)).ok_or_else(|| {
-        let why = "no admin listener to ask; write for example: [admin] socket = \"/run/ddc/admin.sock\" (a replay can go --offline)";
-        Failure::new(Exit::Config, format!("{}: {why}", file.display()))
-    })
-}
-
-pub(super) fn ask(place: &Place, method: &str, path: &str, body: Option<&[u8]>) -> Result<Answer, Failure> {
-    match client::ask_for(place, method, path, body) {
-        Ok(Some(answer)) => Ok(answer),
-        Ok(None) => Err(Failure::new(
-            Exit::Unavailable,
-            format!("{place}: does not answer in HTTP: is this a ddc admin listener?"),
-        )),
-        Err(error) => Err(Failure::new(
-            Exit::Unavailable,
-            format!(
-                "{place}: {}; is the ingress running? Without one a replay is possible: --offline, as the service's user",
-                super::words(&error)
-            ),
-        )),
-    }
-}
-
-fn report_of(place: &Place, answer: &Answer) -> Result<Report, Failure> {
-    let failed = |exit, why: &str| Err(Failure::new(exit, format!("{place}: {}", why.trim_end())));
-    match answer.code {
-        200 | 202 => match serde_json::from_str(&answer.body) {
-            Ok(report) => Ok(report),
-            Err(error) => failed(Exit::Unavailable, &format!("the answer is not understood: {error}")),
-        },
-        400 | 413 | 422 => failed(Exit::Usage, &answer.body),
-        _ => failed(Exit::Unavailable, &answer.body),
-    }
-}
-
 fn unavailable(error: &anyhow::Error) -> Failure {
     Failure::new(Exit::Unavailable, format!("{error:#}"))
 }
@@ -250,4 +259,34 @@ fn unavailable(error: &anyhow::Error) -> Failure {
 /// Bytes for people.
 pub(super) fn bytes(count: u64) -> String {
     ByteSize(count).rounded().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_ranges_than_one_replay_takes_are_several() {
+        let range = |from| Asked {
+            stream: String::new(),
+            topic: "orders".into(),
+            topic_id: None,
+            partition: 0,
+            from,
+            to: from,
+        };
+        let of = |count: i64| {
+            let ranges = (0..count).map(|number| range(2 * number)).collect();
+            split(&Request { id: "case".into(), by: Some("ops".into()), ranges })
+        };
+        let most = MAX_RANGES as i64;
+        assert_eq!(of(most).iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["case"]);
+        let three = of(2 * most + 1);
+        assert_eq!(three.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["case", "case-2", "case-3"]);
+        assert_eq!(
+            three.iter().flat_map(|one| &one.ranges).map(|one| one.from / 2).collect::<Vec<_>>(),
+            (0..=2 * most).collect::<Vec<_>>()
+        );
+        assert!(three.iter().all(|one| one.ranges.len() <= MAX_RANGES && one.by.is_some()));
+    }
 }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use ddc_proxy::config::Span;
-use ddc_proxy::replay::{DryRun, Gone, RangeReport, Report};
+use ddc_proxy::replay::{DryRun, Gone, RangeReport, Report, State};
+use serde::Deserialize;
 
 use super::replay::bytes;
 
@@ -49,6 +50,36 @@ pub(super) fn progress(report: &Report) -> String {
         report.offsets,
         report.records,
         report.offsets_gone
+    )
+}
+
+/// The answer about all replays, as far as it is used.
+#[derive(Deserialize)]
+pub(super) struct Known {
+    pub(super) replays: Vec<Summary>,
+}
+
+/// One of them.
+#[derive(Deserialize)]
+pub(super) struct Summary {
+    id: String,
+    by: String,
+    state: State,
+    problem: Option<String>,
+    ranges: u64,
+    offsets: u64,
+    offsets_sent: u64,
+    offsets_gone: u64,
+    records: u64,
+}
+
+/// One line about a replay.
+pub(super) fn line(one: &Summary) -> String {
+    let Summary { id, by, ranges, offsets, offsets_sent, offsets_gone, records, .. } = one;
+    let problem = one.problem.as_ref().map(|problem| format!("; {problem}")).unwrap_or_default();
+    format!(
+        "{id}: {}: {offsets_sent} of {offsets} offsets in {ranges} ranges, {records} records, {offsets_gone} offsets gone; asked for by {by}{problem}\n",
+        one.state.as_str()
     )
 }
 

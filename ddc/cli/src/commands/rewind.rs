@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ddc_proxy::admin::client::{Answer, Place};
+use ddc_proxy::admin::client::Place;
 use ddc_proxy::rewind::{Named, PartitionReport, PartitionState, Report, Request, State};
 use ddc_proxy::source::history::Reach;
 
+use super::admin::{ask, new_id, place, read};
 use super::print;
-use super::replay::{ask, new_id, place};
 use crate::exit::{Exit, Failure};
 
 /// Go back to where the ingress was some time ago: what it has sent since goes again
@@ -72,11 +72,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 pub(super) fn rewind(place: &Place, request: &Request) -> Result<Report, Failure> {
     // Names and numbers only, which always can be written.
     let body = serde_json::to_vec(request).unwrap_or_default();
-    let mut report = report_of(place, &ask(place, "POST", "/v1/rewind", Some(&body))?)?;
+    let mut report: Report = read(place, &ask(place, "POST", "/v1/rewind", Some(&body))?)?;
     let (path, begun) = (format!("/v1/rewind/{}", request.id), Instant::now());
     while !report.state.is_over() && begun.elapsed() < PATIENCE {
         thread::sleep(LOOK_EVERY);
-        report = report_of(place, &ask(place, "GET", &path, None)?)?;
+        report = read(place, &ask(place, "GET", &path, None)?)?;
     }
     Ok(report)
 }
@@ -165,18 +165,6 @@ fn partition(text: &str) -> Result<Named, String> {
     match parsed.filter(|(topic, number)| !topic.is_empty() && *number >= 0) {
         Some((topic, partition)) => Ok(Named { topic: topic.to_owned(), partition }),
         None => Err("write the topic and the number, for example orders:3".to_owned()),
-    }
-}
-
-fn report_of(place: &Place, answer: &Answer) -> Result<Report, Failure> {
-    let failed = |exit, why: &str| Err(Failure::new(exit, format!("{place}: {}", why.trim_end())));
-    match answer.code {
-        200 | 202 => match serde_json::from_str(&answer.body) {
-            Ok(report) => Ok(report),
-            Err(error) => failed(Exit::Unavailable, &format!("the answer is not understood: {error}")),
-        },
-        400 | 413 | 422 => failed(Exit::Usage, &answer.body),
-        _ => failed(Exit::Unavailable, &answer.body),
     }
 }
 

@@ -17,6 +17,7 @@ mod group;
 mod refusals;
 mod refused;
 mod replay;
+mod replay_many;
 mod restarts;
 mod rewind;
 mod security;

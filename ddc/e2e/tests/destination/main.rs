@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 mod acls;
+mod lifeline;
 mod progress_topic;
 mod topic_log;
 

@@ -294,6 +294,22 @@ fn another_life(line: &'static str) {
     let error = followed.until_refused();
     assert!(matches!(error, TopicLogError::Recreated { .. } | TopicLogError::Cut { .. }), "{error}");
 
+    // Nothing was in it: no offset tells, only the id.
+    let mut followed = Followed::new(broker, &format!("empty-{line}"), &[]);
+    let before = until("its id is known", LIMIT, || {
+        followed.poll(Duration::from_millis(20)).unwrap();
+        followed.log.topic_id().ok_or("none")
+    });
+    followed.cluster.delete(&followed.topic);
+    followed.cluster.create(&followed.topic, 1, &[]);
+    match followed.until_refused() {
+        TopicLogError::Recreated { topic, before: old, now } => {
+            assert_eq!((topic, old), (followed.topic.clone(), before));
+            assert_ne!(now, before);
+        }
+        other => panic!("{other}"),
+    }
+
     // The end of a shorter life is never taken for the end of this one, also before the id is heard of.
     let mut followed = Followed::new(broker, &format!("shorter-{line}"), &[]);
     fill(&followed.topic, 5);

@@ -66,6 +66,9 @@ impl Role {
                 source.defaults(&mut set);
                 // The end of a range may hold no record: only the end of the log tells then that all of it was read.
                 set("enable.partition.eof", "true".into());
+                // At the end of the log a fetch waits for new records so long, and with it whoever begins to read elsewhere:
+                // librdkafka has one fetch under way for each broker.
+                set("fetch.wait.max.ms", "20".into());
             }
             Role::Sink(sink) => sink.defaults(&mut set),
             Role::Log => log_defaults(&mut set),

@@ -15,13 +15,19 @@ use axum::extract::{Extension, Request as AskedFor, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::maintenance::{Peer, guard, panicked, refused};
-use super::rewind::{body_of, wall};
+use super::maintenance::{Peer, refused};
+use super::order::{Order, wall};
 use super::{AdminState, Shared, typed};
 use crate::pause::{PauseError, Pauses, Request};
 
-/// Bytes of a request; ours have some tens.
-const MAX_BODY_BYTES: usize = 4 * 1024;
+static ORDER: Order = Order {
+    wrong: "no order",
+    example: "{\"by\": \"ops\", \"since\": \"20s\"}",
+    // Ours have some tens.
+    longest: 4 * 1024,
+    within: Duration::from_secs(5),
+    one_by_one: None,
+};
 /// How long an answer waits for the source: shorter than a client's patience.
 const WAIT: Duration = Duration::from_millis(1500);
 
@@ -42,35 +48,18 @@ async fn order(
     asked: AskedFor,
     act: impl FnOnce(&Pauses, &Request) -> Result<(), PauseError> + Send + 'static,
 ) -> Response {
-    if let Err(why) = guard(asked.headers()) {
-        return refused(StatusCode::FORBIDDEN, why);
-    }
-    if state.pauses().is_none() {
-        return no_ingress();
-    }
-    let body = match body_of(asked, MAX_BODY_BYTES).await {
-        Ok(body) => body,
-        Err(answer) => return answer,
-    };
-    let request: Request = match serde_json::from_slice(if body.is_empty() { b"{}" } else { &body }) {
-        Ok(request) => request,
-        Err(error) => {
-            let why = format!("no order: {error}; for example: {{\"by\": \"ops\", \"since\": \"20s\"}}");
-            return refused(StatusCode::BAD_REQUEST, &why);
-        }
-    };
-    // Writes to disk, and waits: not on the thread that answers everybody.
-    let done = tokio::task::spawn_blocking(move || {
-        let Some(pauses) = state.pauses() else { return no_ingress() };
-        match act(pauses, &request) {
-            Ok(()) => {
-                let code = if pauses.wait(WAIT) { StatusCode::OK } else { StatusCode::ACCEPTED };
-                (code, shown(&state)).into_response()
+    ORDER
+        .take(asked, move |request: Request| {
+            let Some(pauses) = state.pauses() else { return no_ingress() };
+            match act(pauses, &request) {
+                Ok(()) => {
+                    let code = if pauses.wait(WAIT) { StatusCode::OK } else { StatusCode::ACCEPTED };
+                    (code, shown(&state)).into_response()
+                }
+                Err(error) => refused(code_of(&error), &error.to_string()),
             }
-            Err(error) => refused(code_of(&error), &error.to_string()),
-        }
-    });
-    done.await.unwrap_or_else(|_| panicked())
+        })
+        .await
 }
 
 fn code_of(error: &PauseError) -> StatusCode {

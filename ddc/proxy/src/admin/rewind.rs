@@ -8,21 +8,25 @@
 //!
 //! The id makes it idempotent: the same request again is answered with how far it is (200), not done again (202).
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use axum::body::Bytes;
 use axum::extract::{Extension, Path, Request as AskedFor, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::maintenance::{Peer, guard, panicked, refused};
+use super::maintenance::{Peer, refused};
+use super::order::{Order, wall};
 use super::{Shared, typed};
 use crate::rewind::{BeginError, Report, Request};
 
-/// Bytes of a request: the most topics and partitions that it may name.
-const MAX_BODY_BYTES: usize = 512 * 1024;
-/// How long a request may take to come.
-const BODY_TIME: Duration = Duration::from_secs(5);
+static ORDER: Order = Order {
+    wrong: "no request for a rewind",
+    example: "{\"since\": \"20s\"}",
+    // The most topics and partitions that it may name.
+    longest: 512 * 1024,
+    within: Duration::from_secs(5),
+    one_by_one: None,
+};
 
 pub(super) async fn list(State(state): Shared) -> Response {
     let Some(rewinds) = state.rewinds() else { return no_ingress() };
@@ -39,59 +43,25 @@ pub(super) async fn post(
     Extension(peer): Extension<Peer>,
     asked: AskedFor,
 ) -> Response {
-    if let Err(why) = guard(asked.headers()) {
-        return refused(StatusCode::FORBIDDEN, why);
-    }
-    if state.rewinds().is_none() {
-        return no_ingress();
-    }
-    let body = match body_of(asked, MAX_BODY_BYTES).await {
-        Ok(body) => body,
-        Err(answer) => return answer,
-    };
-    let request: Request = match serde_json::from_slice(&body) {
-        Ok(request) => request,
-        Err(error) => {
-            let why = format!("no request for a rewind: {error}; for example: {{\"since\": \"20s\"}}");
-            return refused(StatusCode::BAD_REQUEST, &why);
-        }
-    };
-    // Patterns are compiled for it: not on the thread that answers everybody.
-    let begun = tokio::task::spawn_blocking(move || {
-        let Some(rewinds) = state.rewinds() else { return no_ingress() };
-        match rewinds.begin(request, &peer.0, Instant::now(), wall()) {
-            Ok((report, true)) => (StatusCode::ACCEPTED, shown(&report)).into_response(),
-            Ok((report, false)) => shown(&report),
-            Err(error) => {
-                let code = match &error {
-                    BeginError::Request(_) => StatusCode::BAD_REQUEST,
-                    BeginError::Busy(_) => StatusCode::CONFLICT,
-                    BeginError::Other(_) => StatusCode::UNPROCESSABLE_ENTITY,
-                    BeginError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-                };
-                refused(code, &error.to_string())
+    ORDER
+        .take(asked, move |request: Request| {
+            let Some(rewinds) = state.rewinds() else { return no_ingress() };
+            match rewinds.begin(request, &peer.0, Instant::now(), wall()) {
+                Ok((report, true)) => (StatusCode::ACCEPTED, shown(&report)).into_response(),
+                Ok((report, false)) => shown(&report),
+                Err(error) => refused(code_of(&error), &error.to_string()),
             }
-        }
-    });
-    begun.await.unwrap_or_else(|_| panicked())
+        })
+        .await
 }
 
-/// Reads a body that is short.
-pub(super) async fn body_of(asked: AskedFor, longest: usize) -> Result<Bytes, Response> {
-    let body = axum::body::to_bytes(asked.into_body(), longest);
-    match tokio::time::timeout(BODY_TIME, body).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => Err(refused(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            &format!("the request was cut off or has more than {} KiB", longest / 1024),
-        )),
-        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT, "the request took too long to come")),
+fn code_of(error: &BeginError) -> StatusCode {
+    match error {
+        BeginError::Request(_) => StatusCode::BAD_REQUEST,
+        BeginError::Busy(_) => StatusCode::CONFLICT,
+        BeginError::Other(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        BeginError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     }
-}
-
-/// Since 1970; a clock before that is told as 1970.
-pub(super) fn wall() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn shown(report: &Report) -> Response {

@@ -181,7 +181,7 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
                 packer,
                 blocks,
                 shared: Arc::clone(&shared),
-                state,
+                state: Arc::clone(&state),
                 metrics: Arc::clone(&metrics),
                 replay: replay_out.take(),
                 rewinds: Arc::clone(&rewinds),
@@ -225,7 +225,8 @@ pub fn start(config: IngressConfig, options: &Options) -> anyhow::Result<Ingress
         drop(end);
         link_tick.retire();
     })?;
-    let replays = Replays::new(Arc::clone(&config), Arc::clone(&shared), Arc::clone(&metrics), replay_in);
+    let replays =
+        Replays::open(Arc::clone(&config), Arc::clone(&shared), Arc::clone(&metrics), replay_in, state);
     Ok(Ingress {
         config,
         shared,

@@ -7,8 +7,9 @@ use ddc_fec::Code;
 use ddc_kafka::context::Reporter;
 use ddc_link::sender::{PackError, ReplayPacker, block_wire_bytes};
 
+use super::answer::{Answer, Listener, Stopped};
 use super::plan::{Gone, Planned};
-use super::reading::{Confirmed, Listener, Reading, Stopped};
+use super::reading::Reading;
 use super::request::{Request, RequestError};
 use crate::config::{IngressConfig, Rate, Source};
 use crate::ingress::pack_config;
@@ -81,7 +82,7 @@ pub fn dry_run(config: &IngressConfig, request: &Request) -> anyhow::Result<DryR
     sample.until = Instant::now() + SAMPLING;
     for planned in plan.iter().filter(|planned| planned.read_from.is_some()).take(SAMPLED_RANGES) {
         let from = planned.read_from.unwrap_or(planned.wanted.first);
-        match reading.answer(planned, from, &mut sample) {
+        match reading.answer(std::slice::from_ref(planned), (0, from), &mut sample) {
             // It has seen enough, or its time is over.
             Ok(_) | Err(Stopped::Asked) => {}
             Err(error) => return Err(error.into()),
@@ -171,8 +172,8 @@ impl Listener for Sample {
         if Instant::now() < self.until { Ok(()) } else { Err(Stopped::Asked) }
     }
 
-    fn take(&mut self, slices: Confirmed) -> Result<(), Stopped> {
-        for (slice, _) in &slices {
+    fn take(&mut self, answers: Vec<Answer>) -> Result<(), Stopped> {
+        for Answer { slice, .. } in &answers {
             self.offsets += slice.end.abs_diff(slice.base);
             for block in &slice.blocks {
                 self.wire_bytes +=
@@ -182,5 +183,7 @@ impl Listener for Sample {
         Err(Stopped::Asked)
     }
 
-    fn not_carried(&mut self, _offset: i64, _error: &PackError) {}
+    fn cut(&mut self, _range: usize, _end: i64) {}
+
+    fn not_carried(&mut self, _range: usize, _offset: i64, _error: &PackError) {}
 }

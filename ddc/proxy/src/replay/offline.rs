@@ -95,6 +95,7 @@ pub fn offline(
         port: input,
         stop: Arc::clone(&shared),
         metrics: None,
+        keeper: None,
     };
     let replay = std::thread::Builder::new()
         .name(format!("ddc-rpl-{link}"))

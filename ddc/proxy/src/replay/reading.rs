@@ -1,4 +1,11 @@
-//! One range, read and packed: slices, each confirmed to be of the topic that it is answered for.
+//! Ranges, read and packed: slices, each confirmed to be of the topic that it is answered for.
+//!
+//! ```text
+//!  ranges of a partition:   [ a ]   [ b ]                                  [ c ]
+//!  read:                  begin ───────▶ what lies between is dropped     begin ──▶
+//! ```
+//!
+//! Beginning to read somewhere costs a question to the broker, so ranges that lie near to each other are read in one go.
 //!
 //! A topic may be deleted and created again while it is read. Its name stays, so records of the new one would fill holes
 //! of the old. Therefore a slice is given away only after the brokers have told the topic's id *since* it was read.
@@ -11,20 +18,20 @@ use ddc_kafka::errors::{Kind, classify};
 use ddc_kafka::range::{RangeReader, end_of_log};
 use ddc_kafka::settings::Role;
 use ddc_kafka::topic_id::TopicError;
-use ddc_link::sender::{PackError, ReplayPacker, ReplayRange, ReplaySlice};
+use ddc_link::sender::{PackError, ReplayPacker, ReplayRange};
 use ddc_wire::{RecordHeader, Timestamp, TopicId};
 
-use super::plan::{Life, PlanError, Planned, life};
+use super::answer::{Answer, At, Ended, Held, Listener, Stopped};
+use super::plan::{Gone, Life, Planned, life};
 use super::report::SentSlice;
 use super::request::Wanted;
+use super::standing::Standing;
 use crate::config::{ByteSize, KafkaSource};
 
 /// Most records of one read.
 const BATCH_RECORDS: usize = 512;
 /// One wait for records: it bounds how late a cancellation is seen.
 const READ_WAIT: Duration = Duration::from_millis(100);
-/// Bytes of slices that are confirmed together. A read that brings more is confirmed by itself.
-const CONFIRMED_TOGETHER: usize = 1 << 20;
 /// How long brokers that are away are waited for before a replay fails.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// One question to the brokers.
@@ -34,52 +41,15 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// librdkafka's queue of what is fetched and not read.
 const QUEUE: ByteSize = ByteSize::mib(4);
 
-/// Why reading ends early.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Stopped {
-    /// Somebody cancelled it, or the process stops.
-    #[error("it was ended before its end")]
-    Asked,
-    /// The packed slices must be read again; see [`super::port`].
-    #[error("blocks were lost before they were sent")]
-    Lost,
-    /// The brokers do not give what is needed.
-    #[error("{0}")]
-    Brokers(String),
-    /// The request cannot be fulfilled.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-}
-
-/// Slices that may be sent, and what they hold.
-pub(super) type Confirmed = Vec<(ReplaySlice, SentSlice)>;
-
-/// How the reading of a range ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// It was read to its end.
-    Whole,
-    /// The log (as far as it can be read) ends at this offset.
-    Short(i64),
-    /// From this offset on nothing is confirmed: the topic is another one now.
-    Recreated(i64),
-}
-
-/// What the reading tells and asks while it goes on.
-pub(super) trait Listener {
-    /// To be looked at often; an error ends the reading.
-    fn go_on(&mut self) -> Result<(), Stopped>;
-    /// Takes slices; may wait.
-    fn take(&mut self, slices: Confirmed) -> Result<(), Stopped>;
-    /// A record cannot be carried.
-    fn not_carried(&mut self, offset: i64, error: &PackError);
-}
-
 /// Reads ranges of one source cluster.
 pub(super) struct Reading {
     reader: RangeReader,
     packer: ReplayPacker,
     topic_epoch: u64,
+    /// Where the reader stands.
+    standing: Option<Standing>,
+    /// Read, and not confirmed yet.
+    held: Held,
 }
 
 impl Reading {
@@ -93,7 +63,7 @@ impl Reading {
         let reading = source.client.build(&source.replay_role(max_record_bytes, QUEUE))?;
         let asking = source.client.build(&Role::Admin)?;
         let reader = RangeReader::new(&reading, &asking, reporter, BATCH_RECORDS, QUESTION)?;
-        Ok(Self { reader, packer, topic_epoch: source.topic_epoch })
+        Ok(Self { reader, packer, topic_epoch: source.topic_epoch, standing: None, held: Held::default() })
     }
 
     /// What is done for each range, from what the brokers say.
@@ -135,34 +105,57 @@ impl Reading {
         Ok(planned)
     }
 
-    /// Answers for a range from offset `from` on; `from` lies within it.
+    /// Answers for the ranges of `plan` from `from` on. From there, they are all of one life of one topic.
     pub(super) fn answer(
         &mut self,
-        planned: &Planned,
-        from: i64,
+        plan: &[Planned],
+        from: At,
         listener: &mut dyn Listener,
     ) -> Result<Ended, Stopped> {
-        self.packer.clear();
-        let refused = |error: PackError| Stopped::Brokers(error.to_string());
-        self.packer.begin(replay_range(planned, from)).map_err(refused)?;
-        let mut offsets = VecDeque::new();
-        let last = planned.wanted.last;
-        let Some(read_from) = planned.read_from else {
-            // Known to be gone: there is nothing to be confirmed.
-            self.packer.finish(last + 1);
-            let slices = self.slices(&mut offsets);
-            listener.take(slices)?;
-            return Ok(Ended::Whole);
-        };
-        let result = self.read(planned, from.max(read_from), &mut offsets, listener);
+        self.held = Held::default();
+        let result = self.answer_all(plan, from, listener);
         // An error here means that the consumer is beyond use, which the next call says too.
-        let _ = self.reader.release();
+        let _ = self.release();
         self.packer.clear();
         result
     }
 
+    fn answer_all(
+        &mut self,
+        plan: &[Planned],
+        from: At,
+        listener: &mut dyn Listener,
+    ) -> Result<Ended, Stopped> {
+        for (range, planned) in plan.iter().enumerate().skip(from.0) {
+            let first = if range == from.0 { planned.wanted.first.max(from.1) } else { planned.wanted.first };
+            if first > planned.wanted.last {
+                continue;
+            }
+            self.packer.clear();
+            let refused = |error: PackError| Stopped::Brokers(error.to_string());
+            self.packer.begin(replay_range(planned, first)).map_err(refused)?;
+            let mut offsets = VecDeque::new();
+            let ended = if let Some(read_from) = planned.read_from {
+                self.read(range, planned, first.max(read_from), &mut offsets, listener)?
+            } else {
+                self.packer.finish(planned.wanted.last + 1);
+                self.hold(range, &mut offsets);
+                Ended::Whole
+            };
+            if let Ended::Recreated(_) = ended {
+                return Ok(ended);
+            }
+        }
+        match plan.last() {
+            Some(planned) => self.confirm(planned, listener),
+            None => Ok(Ended::Whole),
+        }
+    }
+
+    /// Reads one range, from offset `at` on.
     fn read(
         &mut self,
+        range: usize,
         planned: &Planned,
         mut at: i64,
         offsets: &mut VecDeque<i64>,
@@ -170,44 +163,16 @@ impl Reading {
     ) -> Result<Ended, Stopped> {
         let Wanted { topic, partition, last, .. } = &planned.wanted;
         let (partition, last) = (*partition, *last);
-        let brokers = |error: rdkafka::error::KafkaError| Stopped::Brokers(error.to_string());
-        self.reader.assign(topic, partition, at).map_err(brokers)?;
-        let mut confirmed_to = None;
-        let mut held: Confirmed = Vec::new();
-        let (mut held_bytes, mut alive) = (0, Instant::now());
+        if !self.standing.as_ref().is_some_and(|standing| standing.is_near(partition, at)) {
+            self.begin_at(topic, partition, at)?;
+        }
+        let mut alive = Instant::now();
         loop {
             listener.go_on()?;
-            let (mut end, mut again, mut trouble) = (None, false, None);
-            let batch = self.reader.read(READ_WAIT);
-            if !batch.is_empty() {
+            let Turn { end, again, trouble, came } = self.turn(range, planned, &mut at, offsets, listener);
+            if came {
                 alive = Instant::now();
             }
-            for item in batch.iter() {
-                match item {
-                    Ok(record) if record.partition() != partition || record.offset() < at => {}
-                    Ok(record) if record.offset() > last => {
-                        end = Some(last + 1);
-                        break;
-                    }
-                    Ok(record) => {
-                        at = record.offset() + 1;
-                        match push(&mut self.packer, record) {
-                            Ok(()) => offsets.push_back(record.offset()),
-                            Err(error) => listener.not_carried(record.offset(), &error),
-                        }
-                        if at > last {
-                            end = Some(at);
-                            break;
-                        }
-                    }
-                    Err(error) => match (end_of_log(&error), error.verdict().kind) {
-                        (Some(offset), _) => end = Some(offset.min(last + 1)),
-                        (None, Kind::OffsetGone) => again = true,
-                        (None, _) => trouble = Some(error),
-                    },
-                }
-            }
-            drop(batch);
             let idle = alive.elapsed() > PATIENCE;
             if let Some(error) = trouble.filter(|error| idle || lasts(error)) {
                 return Err(Stopped::Brokers(format!("{error}; {}", error.verdict().advice)));
@@ -219,42 +184,130 @@ impl Reading {
                 );
                 return Err(Stopped::Brokers(text));
             }
-            if let Some(end) = end {
-                self.packer.finish(end);
-            }
-            let slices = self.slices(offsets);
-            held_bytes += bytes(&slices);
-            held.extend(slices);
-            if !held.is_empty() && (end.is_some() || held_bytes >= CONFIRMED_TOGETHER) {
-                let first = held.first().map_or(at, |(slice, _)| slice.base);
-                if !self.is_still(planned, listener)? {
-                    return Ok(Ended::Recreated(confirmed_to.unwrap_or(first)));
-                }
-                confirmed_to = held.last().map(|(slice, _)| slice.end);
-                held_bytes = 0;
-                listener.take(std::mem::take(&mut held))?;
-                alive = Instant::now();
-            }
-            if let Some(end) = end {
-                return Ok(if end > last { Ended::Whole } else { Ended::Short(end) });
-            }
+            let mut end = end;
             if again {
                 // Deleted since it was planned: what the log begins with now is read, the rest is gone.
                 let (low, high) = self.watermarks(topic, partition, listener)?;
-                at = at.max(low);
-                if low > last || low >= high {
+                if low > last {
                     // Nothing of it is left: the next turn would never see a record of it.
-                    self.packer.finish(last + 1);
-                    let slices = self.slices(offsets);
-                    if !self.is_still(planned, listener)? {
-                        return Ok(Ended::Recreated(slices.first().map_or(at, |(slice, _)| slice.base)));
-                    }
-                    listener.take(slices)?;
-                    return Ok(Ended::Whole);
+                    end = Some(last + 1);
+                } else if at.max(low) >= high {
+                    // Or the log was cut off at its end.
+                    end = Some(at.max(low));
+                } else {
+                    at = at.max(low);
                 }
-                self.reader.assign(topic, partition, at).map_err(brokers)?;
+                match end {
+                    // Where the reader stands, nothing comes.
+                    Some(_) => self.release()?,
+                    None => self.begin_at(topic, partition, at)?,
+                }
+            }
+            if let Some(end) = end {
+                self.packer.finish(end);
+            }
+            self.hold(range, offsets);
+            if self.held.is_due(Instant::now()) {
+                if let Ended::Recreated(at) = self.confirm(planned, listener)? {
+                    return Ok(Ended::Recreated(at));
+                }
+                alive = Instant::now();
+            }
+            if let Some(end) = end {
+                if end <= last {
+                    listener.cut(range, end);
+                }
+                return Ok(Ended::Whole);
             }
         }
+    }
+
+    /// Takes what the brokers have given. What lies behind the range is kept for the next one.
+    fn turn(
+        &mut self,
+        range: usize,
+        planned: &Planned,
+        at: &mut i64,
+        offsets: &mut VecDeque<i64>,
+        listener: &mut dyn Listener,
+    ) -> Turn {
+        let Wanted { partition, last, .. } = planned.wanted;
+        let Self { reader, packer, standing, .. } = self;
+        let batch = reader.read(READ_WAIT);
+        let (mut turn, mut done) = (Turn { came: !batch.is_empty(), ..Turn::default() }, 0);
+        for item in batch.iter() {
+            match item {
+                Ok(record) if record.partition() != partition => {}
+                Ok(record) if record.offset() > last => {
+                    turn.end = Some(last + 1);
+                    break;
+                }
+                Ok(record) => {
+                    if let Some(standing) = standing {
+                        let size =
+                            record.key().map_or(0, <[u8]>::len) + record.value().map_or(0, <[u8]>::len);
+                        standing.pass(record.offset(), size);
+                    }
+                    if record.offset() >= *at {
+                        *at = record.offset() + 1;
+                        match push(packer, record) {
+                            Ok(()) => offsets.push_back(record.offset()),
+                            Err(error) => listener.not_carried(range, record.offset(), &error),
+                        }
+                    }
+                }
+                // Of another one, which is not read any more.
+                Err(error) if error.partition >= 0 && error.partition != partition => {}
+                Err(error) => match (end_of_log(&error), error.verdict().kind) {
+                    (Some(offset), _) => {
+                        turn.end = Some(offset.clamp(*at, last + 1));
+                        // It is told once, and the next range may end there as well: it is kept for it.
+                        break;
+                    }
+                    (None, Kind::OffsetGone) => turn.again = true,
+                    (None, _) => turn.trouble = Some(error),
+                },
+            }
+            done += 1;
+            if *at > last {
+                turn.end = Some(*at);
+                break;
+            }
+        }
+        batch.keep(done);
+        turn
+    }
+
+    /// Reads from this offset on, and nothing else any more.
+    fn begin_at(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), Stopped> {
+        let before = self.standing.take();
+        self.reader.assign(topic, partition, offset).map_err(|error| Stopped::Brokers(error.to_string()))?;
+        self.standing = Some(Standing::new(partition, offset, before));
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<(), Stopped> {
+        self.standing = None;
+        self.reader.release().map_err(|error| Stopped::Brokers(error.to_string()))
+    }
+
+    /// Takes the packer's slices.
+    fn hold(&mut self, range: usize, offsets: &mut VecDeque<i64>) {
+        while let Some(slice) = self.packer.pop() {
+            let sent = SentSlice::of(&slice, offsets);
+            self.held.push(Answer { range, slice, sent }, Instant::now());
+        }
+    }
+
+    /// Gives away what is held, if the topic is still the same.
+    fn confirm(&mut self, planned: &Planned, listener: &mut dyn Listener) -> Result<Ended, Stopped> {
+        let Some(first) = self.held.first() else { return Ok(Ended::Whole) };
+        // What is known to be of an older life need not be confirmed.
+        if planned.gone != Some(Gone::OlderTopic) && !self.is_still(planned, listener)? {
+            return Ok(Ended::Recreated(first));
+        }
+        listener.take(self.held.take())?;
+        Ok(Ended::Whole)
     }
 
     /// Whether the topic is still the one that was planned for.
@@ -266,15 +319,6 @@ impl Reading {
         let answer = self.ask_topic(&planned.wanted.topic, listener)?;
         let wanted = Wanted { topic_id: Some(planned.topic_id), ..planned.wanted.clone() };
         Ok(matches!(life(&wanted, &answer, self.topic_epoch)?, Life::Today { .. }))
-    }
-
-    fn slices(&mut self, offsets: &mut VecDeque<i64>) -> Confirmed {
-        std::iter::from_fn(|| self.packer.pop())
-            .map(|slice| {
-                let sent = SentSlice::of(&slice, offsets);
-                (slice, sent)
-            })
-            .collect()
     }
 
     fn ask_topic(
@@ -315,13 +359,22 @@ fn insist<T, E>(
     }
 }
 
+/// What one read has brought.
+#[derive(Default)]
+struct Turn {
+    /// The range was read up to here.
+    end: Option<i64>,
+    /// The log does not have the offset any more, or not yet.
+    again: bool,
+    /// Another error.
+    trouble: Option<ReadError>,
+    /// Something came.
+    came: bool,
+}
+
 /// Whether somebody must mend it: waiting does not help.
 fn lasts(error: &ReadError) -> bool {
     !matches!(error.verdict().kind, Kind::Temporary | Kind::OffsetGone)
-}
-
-fn bytes(slices: &Confirmed) -> usize {
-    slices.iter().flat_map(|(slice, _)| &slice.blocks).map(|block| block.bytes.len()).sum()
 }
 
 fn replay_range(planned: &Planned, from: i64) -> ReplayRange {

@@ -6,11 +6,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ddc_link::sender::ReplaySlice;
 use serde::{Deserialize, Serialize};
 
+use super::answer::At;
 use super::plan::{Gone, Planned};
 use super::request::{Asked, Checked, Request};
 
 /// Ranges of offsets without a record that one replay names; further ones are only counted.
 pub const MAX_GONE: usize = 10_000;
+/// Records that the link cannot carry which one replay names; the log names all.
+const MAX_NOT_CARRIED: usize = 10_000;
+/// The same of one range.
+const MAX_NOT_CARRIED_OF_RANGE: usize = 100;
 
 /// What a replay does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +103,7 @@ pub struct RangeReport {
     pub gone_because: Option<Gone>,
     /// From this offset on nothing is in the log yet: not answered for.
     pub not_yet: Option<i64>,
-    /// Offsets of records that the wire cannot carry, such as too large ones; answered for and not sent. At most 100.
+    /// Offsets of records that the wire cannot carry, such as too large ones; answered for and not sent. At most 100 of a range, 10,000 of a replay.
     pub not_carried: Vec<i64>,
 }
 
@@ -108,7 +113,24 @@ pub struct Job {
     /// As asked, to know the same request again.
     pub request: Request,
     cancelled: AtomicBool,
-    report: Mutex<Report>,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    report: Report,
+    /// Stretches that its ranges name, to be bounded.
+    gone: usize,
+    /// Records that they name as not carried.
+    not_carried: usize,
+}
+
+impl Told {
+    fn of(report: Report) -> Self {
+        let sum = |count: fn(&RangeReport) -> usize| report.ranges.iter().map(count).sum();
+        let (gone, not_carried) = (sum(|range| range.gone.len()), sum(|range| range.not_carried.len()));
+        Self { report, gone, not_carried }
+    }
 }
 
 impl Job {
@@ -145,7 +167,22 @@ impl Job {
             gone_not_named: 0,
             ranges,
         };
-        Self { request, cancelled: AtomicBool::new(false), report: Mutex::new(report) }
+        Self::told(request, report)
+    }
+
+    /// As it was told before.
+    pub(super) fn told(request: Request, report: Report) -> Self {
+        Self { request, cancelled: AtomicBool::new(false), told: Mutex::new(Told::of(report)) }
+    }
+
+    /// Where it goes on, if its process ended in the middle: everything before was sent.
+    pub(super) fn reached(&self) -> At {
+        let ranges = &self.lock().report.ranges;
+        ranges
+            .iter()
+            .enumerate()
+            .rfind(|(_, range)| range.next > range.from)
+            .map_or((0, i64::MIN), |(at, range)| (at, range.next))
     }
 
     /// Whether this asks for the same.
@@ -155,17 +192,26 @@ impl Job {
 
     /// How far it is.
     pub fn report(&self) -> Report {
-        self.lock().clone()
+        self.lock().report.clone()
+    }
+
+    /// The same, to be kept over a restart: one that shall end is over.
+    pub(super) fn to_be_kept(&self) -> Report {
+        let mut report = self.report();
+        if self.is_cancelled() && !report.state.is_over() {
+            report.state = State::Cancelled;
+        }
+        report
     }
 
     /// What it does.
     pub fn state(&self) -> State {
-        self.lock().state
+        self.lock().report.state
     }
 
     /// The same without its ranges, for `/status`.
     pub fn summary(&self) -> serde_json::Value {
-        let report = self.lock();
+        let report = &self.lock().report;
         serde_json::json!({
             "id": report.id, "by": report.by, "state": report.state.as_str(), "problem": report.problem,
             "started_timestamp_seconds": report.started_timestamp_seconds, "ranges": report.ranges.len(),
@@ -184,13 +230,14 @@ impl Job {
     }
 
     pub(super) fn end(&self, state: State, problem: Option<String>) {
-        let mut report = self.lock();
+        let report = &mut self.lock().report;
         (report.state, report.problem) = (state, problem);
     }
 
-    pub(super) fn planned(&self, plan: &[Planned]) {
-        let mut report = self.lock();
-        for (range, planned) in report.ranges.iter_mut().zip(plan) {
+    /// `plan` is that of the ranges from the `skipped`th on.
+    pub(super) fn planned(&self, skipped: usize, plan: &[Planned]) {
+        let report = &mut self.lock().report;
+        for (range, planned) in report.ranges.iter_mut().skip(skipped).zip(plan) {
             range.topic_id = Some(planned.topic_id.to_string());
             range.gone_because = planned.gone;
             range.not_yet = planned.cut;
@@ -200,56 +247,57 @@ impl Job {
 
     /// A slice was handed to the kernel; `gone` are its offsets without records.
     pub(super) fn sent(&self, range: usize, slice: &SentSlice) {
-        let mut report = self.lock();
+        let mut told = self.lock();
+        let Told { report, gone: named, .. } = &mut *told;
         let offsets = slice.end.abs_diff(slice.base);
         report.offsets_sent += offsets;
         report.records += u64::from(slice.records);
         report.offsets_gone += offsets - u64::from(slice.records);
-        let mut named: usize = report.ranges.iter().map(|range| range.gone.len()).sum();
-        let mut not_named = 0;
-        if let Some(range) = report.ranges.get_mut(range) {
-            range.next = slice.end;
-            range.records += u64::from(slice.records);
-            for (first, last) in &slice.gone {
-                match range.gone.last_mut() {
-                    // A stretch may go over the end of a slice.
-                    Some(before) if before.1 + 1 == *first => before.1 = *last,
-                    _ if named < MAX_GONE => {
-                        range.gone.push((*first, *last));
-                        named += 1;
-                    }
-                    _ => not_named += last.abs_diff(*first) + 1,
+        let Some(range) = report.ranges.get_mut(range) else { return };
+        range.next = slice.end;
+        range.records += u64::from(slice.records);
+        for (first, last) in &slice.gone {
+            match range.gone.last_mut() {
+                // A stretch may go over the end of a slice.
+                Some(before) if before.1 + 1 == *first => before.1 = *last,
+                _ if *named < MAX_GONE => {
+                    range.gone.push((*first, *last));
+                    *named += 1;
                 }
+                _ => report.gone_not_named += last.abs_diff(*first) + 1,
             }
         }
-        report.gone_not_named += not_named;
     }
 
     /// Reading ended below the range's end: what follows is not in the log.
     pub(super) fn cut(&self, range: usize, end: i64) {
-        if let Some(range) = self.lock().ranges.get_mut(range) {
+        if let Some(range) = self.lock().report.ranges.get_mut(range) {
             range.not_yet = Some(end);
         }
     }
 
     pub(super) fn older_topic(&self, range: usize) {
-        if let Some(range) = self.lock().ranges.get_mut(range) {
+        if let Some(range) = self.lock().report.ranges.get_mut(range) {
             range.gone_because = Some(Gone::OlderTopic);
         }
     }
 
     pub(super) fn not_carried(&self, range: usize, offset: i64) {
-        if let Some(range) = self.lock().ranges.get_mut(range)
-            && range.not_carried.len() < 100
+        let mut told = self.lock();
+        let Told { report, not_carried, .. } = &mut *told;
+        if let Some(range) = report.ranges.get_mut(range)
+            && range.not_carried.len() < MAX_NOT_CARRIED_OF_RANGE
+            && *not_carried < MAX_NOT_CARRIED
             && !range.not_carried.contains(&offset)
         {
             range.not_carried.push(offset);
+            *not_carried += 1;
         }
     }
 
     /// What is guarded here is valid after every statement, so a panic elsewhere does not spoil it.
-    fn lock(&self) -> MutexGuard<'_, Report> {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -149,6 +149,9 @@ pub enum RequestError {
         /// Who we are.
         own: String,
     },
+    /// A replay of a former run.
+    #[error("it was begun under another version of ddc, which joined its ranges otherwise: ask for it again")]
+    OtherNow,
     /// Every gap of the file is closed.
     #[error("the gap file names no range that is still missing: there is nothing to replay")]
     AllClosed,
@@ -324,4 +327,4 @@ impl<'a> Carried<'a> {
 
 #[cfg(test)]
 #[path = "request_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -21,11 +21,11 @@ fn ingress(source: &str) -> IngressConfig {
     loaded.unwrap_or_else(|error| panic!("{}", error.lines().join("; "))).config
 }
 
-fn kafka() -> IngressConfig {
+pub(in crate::replay) fn kafka() -> IngressConfig {
     ingress("[source.kafka]\nbrokers = [\"127.0.0.1:9092\"]\ntopics = [\"orders\", \"^metrics-[a-z]+$\"]\n")
 }
 
-fn asked(topic: &str, partition: i32, from: i64, to: i64) -> Asked {
+pub(in crate::replay) fn asked(topic: &str, partition: i32, from: i64, to: i64) -> Asked {
     Asked { stream: String::new(), topic: topic.into(), topic_id: None, partition, from, to }
 }
 
