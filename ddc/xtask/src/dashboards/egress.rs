@@ -251,6 +251,7 @@ fn delivering() -> Vec<Panel> {
             "In memory, between the link and the sink, bounded by `[sink] buffer`; when it is full and there is no spool, records are dropped and reported.",
             vec![target(series("ddc_egress_queue_bytes").now(), "{{link}} {{site}}")],
         )
+        .wide(16)
         .runbooks(&["SinkDown"]),
         lines(
             "Buffer found full, egress",
@@ -324,6 +325,7 @@ fn spool() -> Vec<Panel> {
             "Of each call, failed ones included. A disk that needs longer than `[spool] fsync` names is too slow, or shared with somebody: a power cut costs that much more.",
             durations("ddc_egress_spool_fsync_seconds"),
         )
+        .wide(24)
         .runbooks(&["SpoolErrors", "SpoolFilling"]),
         lines(
             "Damaged places in the spool",
