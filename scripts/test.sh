@@ -39,6 +39,8 @@ main() {
   stage shell scripts/shellcheck.sh || true
   stage licences scripts/cargo-deny.sh check || true
   stage clippy cargo clippy --workspace --all-targets --locked -- -D warnings || true
+  # After clippy, which has checked what it needs. Links that lead nowhere, or from public texts to private things.
+  stage rustdoc env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet || true
   stage build build || finish
   # As built above; `cargo xtask` would select one package, and build librdkafka once more.
   stage generated "$(target_dir)/debug/xtask" check || true

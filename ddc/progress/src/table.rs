@@ -281,6 +281,12 @@ impl ProgressTable {
         self.entries.iter().filter_map(|(key, entry)| Some((key, entry.progress.as_ref()?.as_ref().ok()?)))
     }
 
+    /// The claims of a link that can be read, in no order.
+    pub(crate) fn claims_of(&self, link: &LinkName) -> impl Iterator<Item = (&Arc<PartitionKey>, Epoch)> {
+        let claims = move |entry: &Entry| entry.claims.get(link)?.as_ref().ok().copied();
+        self.entries.iter().filter_map(move |(key, entry)| Some((key, claims(entry)?)))
+    }
+
     /// Partitions known; at most [`MAX_PARTITIONS`].
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -73,6 +73,27 @@ impl WorkingCopy {
         self.positions.get(key)
     }
 
+    /// Whether a chunk would be written behind a gap; see [`Positions::leaves_gap`].
+    pub fn leaves_gap(&self, key: &PartitionKey, header: &ChunkHeader<'_>) -> bool {
+        self.positions.leaves_gap(key, header)
+    }
+
+    /// Whether a ledger entry tells of a gap; see [`Positions::ledger_leaves_gap`].
+    pub fn ledger_leaves_gap(&self, key: &PartitionKey, entry: &LedgerEntry<'_>) -> bool {
+        self.positions.ledger_leaves_gap(key, entry)
+    }
+
+    /// Where the partitions owned stood when the last transaction was committed, as the topic has it.
+    pub fn settled(&self) -> impl Iterator<Item = (&Arc<PartitionKey>, Progress)> {
+        self.chains.iter().filter_map(|(key, chain)| {
+            let (position, chain) = match self.before.get(key) {
+                Some(before) => (before.position.as_ref()?, before.chain.as_ref()?),
+                None => (self.positions.get(key)?, chain.as_ref()?),
+            };
+            Some((key, progress(position, chain)))
+        })
+    }
+
     /// Begins with a chunk that [`Verdict::Write`](crate::Verdict::Write) allows; `holes_only` as said there.
     ///
     /// `None`: the partition is not this egress's to write, and nothing has changed.

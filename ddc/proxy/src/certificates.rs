@@ -18,6 +18,8 @@ use ddc_telemetry::reasons::Certificate;
 use ddc_udp::clock::wall_clock_micros;
 use x509_parser::pem::Pem;
 
+use crate::config::EgressConfig;
+
 /// How often the files are read.
 const EVERY: Duration = Duration::from_hours(1);
 /// No file is read beyond this; the authorities of a whole operating system take a quarter of it.
@@ -65,15 +67,27 @@ pub(crate) enum CertificateError {
 impl Certificates {
     /// The files that these settings name; the system's own authorities are not looked at. A link without Kafka has none.
     pub(crate) fn of(client: Option<&ClientSettings>) -> Self {
-        let client = client.filter(|client| client.protocol.uses_tls());
-        let named = client.map(|client| {
-            [
-                (Certificate::Ca, client.tls.ca_file.clone()),
-                (Certificate::Client, client.tls.certificate_file.clone()),
-            ]
+        Self::of_clients(client.map(|client| (Certificate::Ca, Certificate::Client, client)))
+    }
+
+    /// Those of the destination, and those of `[missing_records]`.
+    pub(crate) fn of_egress(config: &EgressConfig) -> Self {
+        let sink = config.kafka().map(|(client, _)| (Certificate::Ca, Certificate::Client, client));
+        let missing = config.missing_records.as_ref().map(|missing| {
+            (Certificate::MissingRecordsCa, Certificate::MissingRecordsClient, &missing.client)
+        });
+        Self::of_clients(sink.into_iter().chain(missing))
+    }
+
+    fn of_clients<'a>(
+        clients: impl IntoIterator<Item = (Certificate, Certificate, &'a ClientSettings)>,
+    ) -> Self {
+        let with_tls = clients.into_iter().filter(|(_, _, client)| client.protocol.uses_tls());
+        let named = with_tls.flat_map(|(authorities, own, client)| {
+            [(authorities, client.tls.ca_file.clone()), (own, client.tls.certificate_file.clone())]
         });
         Self {
-            files: named.into_iter().flatten().filter_map(|(which, file)| Some((which, file?))).collect(),
+            files: named.filter_map(|(which, file)| Some((which, file?))).collect(),
             next: Mutex::new(Next { at: Instant::now(), told: false }),
             reading: Arc::default(),
         }
@@ -278,5 +292,28 @@ l3CBDhOMRkRUAiEAzqeOysU1UxFaKTPmkseK8Tllpbp9jdFXHfLkqorE+0M=
         std::fs::remove_file(&ca).unwrap();
         certificates.reload();
         assert_eq!(ends(Instant::now()), [None, None]);
+    }
+
+    #[test]
+    fn each_client_has_its_own() {
+        let client = |protocol, ca: &str| {
+            let mut settings = ClientSettings::plaintext(["b:1"], "t");
+            settings.protocol = protocol;
+            settings.tls.ca_file = Some(ca.into());
+            settings
+        };
+        let (sink, missing) =
+            (client(SecurityProtocol::Ssl, "/sink"), client(SecurityProtocol::SaslSsl, "/missing"));
+        let of = |sink, missing| {
+            Certificates::of_clients([
+                (Certificate::Ca, Certificate::Client, sink),
+                (Certificate::MissingRecordsCa, Certificate::MissingRecordsClient, missing),
+            ])
+        };
+        let expected =
+            [(Certificate::Ca, "/sink".into()), (Certificate::MissingRecordsCa, "/missing".into())];
+        assert_eq!(of(&sink, &missing).files, expected);
+        let plain = client(SecurityProtocol::Plaintext, "/not-used");
+        assert_eq!(of(&plain, &missing).files, expected[1..]);
     }
 }

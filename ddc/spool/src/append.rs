@@ -317,7 +317,8 @@ impl Drop for Appender {
 
 /// Forces a frame onto the disk, and the name of its file.
 fn sync_frame(shared: &Shared, active: &mut Active) -> io::Result<()> {
-    let synced = active.file.sync_data().and_then(|()| {
+    let observer = &shared.options.fsync_observer;
+    let synced = observer.timed(|| active.file.sync_data()).and_then(|()| {
         if active.new {
             shared.disk.sync_directory()?;
             active.new = false;

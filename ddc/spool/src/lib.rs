@@ -59,7 +59,7 @@ pub use condemned::{Condemned, Lost, Why};
 pub use error::{CheckpointError, Identity, OpenError, ReadError, Refused};
 pub use frame::{FRAME_HEADER, Frame, Head, MAX_FRAME_BYTES, Span};
 pub use header::{FORMAT_VERSION, MAX_IDENTITY};
-pub use options::{BadOption, Fsync, MIN_SEGMENTS, Options, SEGMENT_BYTES, WhenFull};
+pub use options::{BadOption, Fsync, FsyncObserver, MIN_SEGMENTS, Options, SEGMENT_BYTES, WhenFull};
 pub use read::{Next, Reader};
 pub use report::{Finding, MAX_FINDINGS, OpenReport};
 pub use scan::Damage;

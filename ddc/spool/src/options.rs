@@ -1,7 +1,9 @@
 //! How a spool is opened.
 
+use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::frame::MAX_FRAME_BYTES;
 use crate::header::MAX_IDENTITY;
@@ -37,6 +39,35 @@ pub struct Options {
     pub max_islands: usize,
     /// After a full disk or an I/O error, how long appends are refused before the disk is tried again; 250 ms.
     pub retry_after: Duration,
+    /// Is told how long each fsync of a segment took; by default nobody.
+    pub fsync_observer: FsyncObserver,
+}
+
+/// Is told how long each call of fdatasync on a segment took, whether it succeeded or not, on the thread that called it:
+/// that one waits meanwhile.
+#[derive(Clone, Default)]
+pub struct FsyncObserver(Option<Arc<dyn Fn(Duration) + Send + Sync>>);
+
+impl FsyncObserver {
+    /// Tells this function.
+    pub fn new(tell: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+
+    /// Calls, and tells how long it took.
+    pub(crate) fn timed<T>(&self, call: impl FnOnce() -> T) -> T {
+        let Some(tell) = &self.0 else { return call() };
+        let began = Instant::now();
+        let result = call();
+        tell(began.elapsed());
+        result
+    }
+}
+
+impl fmt::Debug for FsyncObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "FsyncObserver(_)" } else { "FsyncObserver(nobody)" })
+    }
 }
 
 /// When data is forced onto the disk. Whatever it is, a killed process loses nothing that was appended.
@@ -88,6 +119,7 @@ impl Options {
             when_full: WhenFull::DropNewest,
             max_islands: 1 << 18,
             retry_after: Duration::from_millis(250),
+            fsync_observer: FsyncObserver::default(),
         }
     }
 

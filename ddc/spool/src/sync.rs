@@ -94,7 +94,7 @@ impl Shared {
             let synced = if target.failed {
                 Err(io::Error::other("an earlier fsync of the segment failed"))
             } else {
-                target.file.sync_data()
+                self.options.fsync_observer.timed(|| target.file.sync_data())
             };
             match synced {
                 Ok(()) => count(&self.counters.fsyncs),

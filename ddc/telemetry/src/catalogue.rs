@@ -16,9 +16,9 @@ use crate::cells::{
 };
 use crate::process::{BuildInfo, CpuSeconds, ResidentMemory};
 use crate::reasons::{
-    Certificate, DeadLetterFailure, DeadLetterReason, DropReason, KafkaErrorReason, MissingReason,
-    SendErrorReason, SkipReason, SourceDropReason, SourceState, SpoolDrop, SpoolOperation, SpoolRefusal,
-    Thread,
+    Certificate, DeadLetterFailure, DeadLetterReason, DropReason, GapRecordDrop, KafkaErrorReason,
+    MissingReason, SendErrorReason, SkipReason, SourceDropReason, SourceState, SpoolDrop, SpoolOperation,
+    SpoolRefusal, Thread,
 };
 
 /// What a number counts or measures.
@@ -359,6 +359,12 @@ metrics! {
         gap_record_errors: Counters<KafkaErrorReason>, unit = Events;
         /// Gaps whose latest change is not in the topic of `[missing_records]` yet.
         gap_records_waiting: Gauge, unit = Events;
+        /// When the oldest change of these happened, by the egress's clock; absent while nothing waits.
+        gap_records_oldest_timestamp_seconds: Reading, unit = Timestamp;
+        /// Changes of gaps that will never be in the topic of `[missing_records]`, by reason; the log names each gap.
+        gap_records_dropped: Counters<GapRecordDrop>, unit = Records;
+        /// Records that the topic `ddc-progress` had lost and that were written again from memory: somebody deleted it, made it again or cut it.
+        progress_restored: Counter, unit = Records;
         /// Errors of the sink, by reason.
         sink_errors: Counters<KafkaErrorReason>, unit = Events;
         /// Times the sink tried records again.
@@ -401,6 +407,8 @@ metrics! {
         spool_damaged_places: Counter, unit = Events;
         /// Times a file of the spool was forced onto the disk.
         spool_fsyncs: Counter, unit = Events;
+        /// How long forcing a file of the spool onto the disk took, whether it succeeded or not; long on a disk that is slow, or busy with others.
+        spool_fsync_seconds: Histogram, unit = Seconds;
         /// Errors of the spool's disk, by what was tried.
         spool_errors: Counters<SpoolOperation>, unit = Events;
         /// Heartbeats received.

@@ -300,6 +300,21 @@ labels! {
         Ca = "ca",
         /// Our own, that we show to the other side.
         Client = "client",
+        /// The authorities that an egress trusts for `[missing_records]`.
+        MissingRecordsCa = "missing_records_ca",
+        /// Our own, that an egress shows to the cluster of `[missing_records]`.
+        MissingRecordsClient = "missing_records_client",
+    }
+    occurs_on |certificate, side| side == Side::Egress || matches!(certificate, Certificate::Ca | Certificate::Client);
+}
+
+labels! {
+    /// Why a change of a gap never comes to the topic of `[missing_records]`.
+    pub enum GapRecordDrop as "reason" {
+        /// The topic refuses the record for ever; the gap journal has it.
+        Refused = "refused",
+        /// There were more gaps than an egress remembers, and this one was the oldest.
+        Forgotten = "forgotten",
     }
 }
 

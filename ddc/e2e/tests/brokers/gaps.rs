@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ddc_e2e::broker::{Pair, free_block};
+use ddc_e2e::broker::{Broker, Pair};
 use ddc_e2e::cluster::Cluster;
 use ddc_e2e::produce::Producer;
 use ddc_e2e::proxy::{Link, Proxy, TomlValue, binary};
@@ -151,6 +151,7 @@ fn named_and_closed(pair: &Pair) {
     for record in published(&mut reader) {
         let gap = &open[&record["partition"].as_i64().unwrap()];
         assert_eq!((record["event"].as_str(), record["site"].as_str()), (Some("found"), Some("north")));
+        assert_eq!((record["link"].as_str(), record["set"].as_str()), (Some("holes"), Some("holes")));
         for (name, value) in gap.as_object().unwrap() {
             assert_eq!(&record[name], value, "{name}");
         }
@@ -193,15 +194,18 @@ fn a_gap_is_named_and_closed_everywhere_on_kafka_3() {
     named_and_closed(Pair::kafka_3());
 }
 
-/// Brokers away, then a topic that is not there: nothing waits, nothing is forgotten, a restart neither.
+/// Its broker away, over a restart of the egress too, then a topic that is not there: nothing waits, nothing is forgotten.
 #[test]
 fn a_topic_that_cannot_be_written_is_written_later() {
     let (source, destination) = clusters(Pair::kafka_4());
     source.create("later", 1, &[]);
-    let nobody = format!("127.0.0.1:{}", free_block(1));
+    let third = Broker::start("missing-records", "4");
     let mut link = Link::new("later", source.brokers(), destination.brokers(), &["later"]);
-    with_topic(&mut link, &destination, "gaps-of-later");
-    link.egress.set("missing_records.brokers", vec![TomlValue::from(nobody.as_str())]);
+    third.wait_ready();
+    let away = third.plaintext();
+    let other = Cluster::new(&away);
+    with_topic(&mut link, &other, "gaps-of-later");
+    third.stop();
     let cut = Cut::between(&mut link);
     let (ingress, egress) = link.start();
     let producer = Producer::new(source.brokers());
@@ -209,25 +213,31 @@ fn a_topic_that_cannot_be_written_is_written_later() {
     until_true("they arrive", LIMIT, || egress.metric("ddc_egress_records_delivered_total", &[]) == 200);
     lose(&cut, &ingress, &egress, &producer, "later", 1);
     until_true("the rest arrives", LIMIT, || egress.metric("ddc_egress_records_delivered_total", &[]) == 250);
-    let line = egress.wait_logged(&["records about gaps cannot be published", &nobody]);
+    let line = egress.wait_logged(&["records about gaps cannot be published", &away]);
     println!("          {line}");
     let status = |egress: &Proxy| egress.status()["missing_records"].clone();
     until_true("status", LIMIT, || status(&egress)["trouble"].is_string() && status(&egress)["waiting"] == 1);
     assert!(egress.metric("ddc_egress_gap_record_errors_total", &["reason=\"connection\""]) > 0);
+    let since = status(&egress)["waiting_since"].clone();
+    assert!(since.is_string(), "{since}");
+    assert!(egress.metric("ddc_egress_gap_records_oldest_timestamp_seconds", &[]) > 0);
     egress.wait_ready();
-    egress.stop();
-
-    link.egress.set("missing_records.brokers", vec![TomlValue::from(destination.brokers())]);
-    let egress = link.start_egress();
-    egress.wait_logged(&["records about gaps cannot be published", "gaps-of-later"]);
-    assert_eq!(destination.partitions("gaps-of-later"), None, "not created by asking");
     egress.kill();
     let egress = link.start_egress();
-    destination.create("gaps-of-later", 1, &[]);
-    let mut reader = Reader::new(&destination, "gaps-of-later");
+    until("the next life knows since when", LIMIT, || {
+        let now = status(&egress)["waiting_since"].clone();
+        if now == since { Ok(()) } else { Err(format!("{now}, not {since}")) }
+    });
+    third.restart();
+    egress.wait_logged(&["records about gaps cannot be published", "gaps-of-later"]);
+    assert_eq!(other.partitions("gaps-of-later"), None, "not created by asking");
+    other.create("gaps-of-later", 1, &[]);
+    let mut reader = Reader::new(&other, "gaps-of-later");
     until_true("it is written", LIMIT, || published(&mut reader).len() == 1);
+    assert_eq!(published(&mut reader)[0]["changed_at"], since, "when it was found, not when it was written");
     until_true("nothing waits", LIMIT, || {
-        status(&egress)["waiting"] == 0 && status(&egress)["trouble"].is_null()
+        let status = status(&egress);
+        status["waiting"] == 0 && status["trouble"].is_null() && status["waiting_since"].is_null()
     });
     egress.stop();
     let egress = link.start_egress();

@@ -14,6 +14,7 @@ mod fields;
 mod gaps;
 mod gone;
 mod group;
+mod progress_lost;
 mod refusals;
 mod refused;
 mod replay;

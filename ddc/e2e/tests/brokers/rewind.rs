@@ -83,6 +83,35 @@ fn what_a_dead_egress_was_sent_comes_back_on_kafka_3() {
     an_egress_dies(Pair::kafka_3(), "rewound");
 }
 
+/// With `rewind_wait` the egress waits for the rewind: no gap is named, nothing is late, everything is in order.
+#[test]
+fn an_egress_that_waits_for_the_rewind_names_nothing() {
+    let topic = "awaited";
+    let (source, destination) = clusters(Pair::kafka_4());
+    source.create(topic, 2, &[]);
+    let mut link = Link::new(topic, source.brokers(), destination.brokers(), &[topic]);
+    link.egress.set("sink.kafka.rewind_wait", "1min");
+    link.ingress.property("source", "session.timeout.ms", 45_000);
+    let (ingress, egress) = link.start();
+    let producer = Producer::new(source.brokers());
+    producer.fill(topic, 2, 0..200);
+    let mut crossing = Crossing::new(&source, &destination, topic);
+    crossing.settle(LIMIT).assert_intact();
+    egress.kill();
+    producer.fill(topic, 2, 200..400);
+    let sent = || ingress.metric("ddc_ingress_records_sent_total", &[]);
+    until_true("it is sent to nobody", LIMIT, || sent() >= 400);
+    let egress = link.start_egress();
+    producer.fill(topic, 2, 400..500);
+    egress.wait_logged(&["the partition waits for the ingress to go back"]);
+    let (code, out) = ddc(&link, "rewind", &["--since", "1min"]);
+    assert!(code == 0 && out.contains("records go again"), "{code} {out}");
+    egress.wait_logged(&["the ingress went back"]);
+    crossing.settle(LIMIT).assert_intact();
+    assert_eq!((egress.named_missing(), late(&egress)), (vec![], 0));
+    until_true("nothing waits", LIMIT, || egress.status()["sink"]["held_chunks"] == 0);
+}
+
 #[test]
 fn a_pause_since_holds_over_a_restart() {
     let topic = "paused";

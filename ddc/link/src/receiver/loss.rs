@@ -1,7 +1,7 @@
 //! What was lost on the path, by packet numbers: decided late, corrected later still.
 //!
-//! A number is counted as lost when it lies [`DECIDE_BEHIND`] behind the highest or is missing for
-//! [`DECIDE_AFTER`]; reordering alone therefore counts nothing. What comes after that is counted
+//! A number is counted as lost when it lies `DECIDE_BEHIND` behind the highest or is missing for
+//! `DECIDE_AFTER`; reordering alone therefore counts nothing. What comes after that is counted
 //! as late, so that lost − late is what never came. Blocks are not looked at here.
 
 use std::collections::VecDeque;
@@ -12,11 +12,11 @@ use super::replay::ReplayWindow;
 
 /// How far a number lies behind the highest when it is called lost.
 pub const DECIDE_BEHIND: u64 = 1024;
-/// How long a number is missing when it is called lost (and up to [`MARK_EVERY`] longer).
+/// How long a number is missing when it is called lost (and up to `MARK_EVERY` longer).
 pub const DECIDE_AFTER: Duration = Duration::from_secs(1);
 /// How often the highest number is noted with its time.
 const MARK_EVERY: Duration = Duration::from_millis(100);
-/// Notes kept: those of [`DECIDE_AFTER`], and room for a caller that polls late.
+/// Notes kept: those of `DECIDE_AFTER`, and room for a caller that polls late.
 const MAX_MARKS: usize = 16;
 
 /// The loss on the path of one session.
@@ -25,7 +25,7 @@ pub(crate) struct PathLoss {
     base: u64,
     /// Numbers from `base` up to here have been counted, as lost when they had not come.
     decided: u64,
-    /// Numbers below the first part have been due since [`MARK_EVERY`] after the second at the latest.
+    /// Numbers below the first part have been due since `MARK_EVERY` after the second at the latest.
     marks: VecDeque<(u64, Instant)>,
 }
 

@@ -159,6 +159,17 @@ impl Positions {
         LedgerVerdict { missing, forgotten, evicted }
     }
 
+    /// Whether [`Self::enter`] would step over a gap before this chunk. Changes nothing.
+    pub fn leaves_gap(&self, key: &PartitionKey, header: &ChunkHeader<'_>) -> bool {
+        header.kind == ChunkKind::Live
+            && Claim::of_chunk(header, 0).missing(self.get(key), Life::This).is_some()
+    }
+
+    /// Whether [`Self::ledger`] would step over a gap. Changes nothing.
+    pub fn ledger_leaves_gap(&self, key: &PartitionKey, entry: &LedgerEntry<'_>) -> bool {
+        entry.last.is_some() && Claim::of_ledger(entry).missing(self.get(key), Life::This).is_some()
+    }
+
     /// The destination refuses a record for ever: once settled, it becomes a hole of its own. Returns what to
     /// report, and a hole that no longer fits the table.
     pub fn refuse(&mut self, key: &PartitionKey, offset: i64) -> (Missing, Option<OffsetRange>) {

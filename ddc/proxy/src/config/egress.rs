@@ -111,6 +111,8 @@ pub struct KafkaSink {
     pub link: ddc_progress::LinkName,
     /// How long a partition is left to the link that wrote it before.
     pub takeover_timeout: Duration,
+    /// How long a partition waits, after a start, for its ingress to go back to a gap.
+    pub rewind_wait: Duration,
     /// What to do when progress is gone.
     pub lost_progress: LostProgress,
 }
@@ -171,6 +173,14 @@ impl EgressConfig {
         match &self.sink {
             Sink::Kafka(sink) => Some((&sink.client, KafkaSink::role(self.receive.max_record_bytes))),
             Sink::Udp(_) => None,
+        }
+    }
+
+    /// The name under which progress is kept; without Kafka the link's.
+    pub fn set(&self) -> &str {
+        match &self.sink {
+            Sink::Kafka(sink) => sink.set.as_str(),
+            Sink::Udp(_) => self.link.name.as_str(),
         }
     }
 
@@ -348,6 +358,7 @@ fn kafka_sink(
     for (key, span, least, most) in [
         ("transaction_interval", raw.transaction_interval, Duration::from_millis(5), LONGEST_TRANSACTION),
         ("takeover_timeout", raw.takeover_timeout, Duration::ZERO, Duration::from_mins(10)),
+        ("rewind_wait", raw.rewind_wait, Duration::ZERO, Duration::from_mins(10)),
     ] {
         if span.0 < least || span.0 > most {
             let (least, most) = (Span(least), Span(most));
@@ -395,6 +406,7 @@ fn kafka_sink(
         set: progress_name(raw.set.as_ref().unwrap_or(link)),
         link: progress_name(link),
         takeover_timeout: raw.takeover_timeout.0,
+        rewind_wait: raw.rewind_wait.0,
         lost_progress: raw.lost_progress,
     }
 }

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use ddc_link::receiver::Positions;
@@ -18,7 +17,6 @@ use ddc_wire::{ChunkHeader, Record};
 
 use super::books::Books;
 use super::control::GivenUp;
-use super::delivery::Delivery;
 use super::feed::Item;
 use super::shared::lock;
 use crate::config::Stream;
@@ -27,8 +25,8 @@ use crate::sink::udp::{NotSent, StreamSocket};
 
 /// One kind of trouble of one stream is logged this often at most.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-/// How long the thread waits for a batch at most.
-const NAP: Duration = Duration::from_millis(50);
+/// How long the thread may wait for a batch before it should call [`DatagramOutlet::service`].
+pub(super) const NAP: Duration = Duration::from_millis(50);
 
 /// See the module's text.
 pub(crate) struct DatagramOutlet {
@@ -80,67 +78,53 @@ impl DatagramOutlet {
     }
 }
 
-impl Delivery for DatagramOutlet {
-    /// The stream's number.
-    type Route = usize;
-
-    fn books(&self) -> &Books {
+/// What [`super::deliver`] asks for. Whatever waits goes on marking the thread as alive, and ends with [`GivenUp`] when the
+/// drain's time is over.
+impl DatagramOutlet {
+    pub(super) fn books(&self) -> &Books {
         &self.books
     }
 
-    fn books_mut(&mut self) -> &mut Books {
+    pub(super) fn books_mut(&mut self) -> &mut Books {
         &mut self.books
     }
 
-    fn begin_batch(&mut self, item: Arc<Item>) {
+    /// The records that follow come from this batch.
+    pub(super) fn begin_batch(&mut self, item: Arc<Item>) {
         self.batch = Some(item);
         self.latencies.tick();
     }
 
-    fn end_batch(&mut self) -> Result<(), GivenUp> {
+    /// All records of the batch were handed over.
+    pub(super) fn end_batch(&mut self) -> Result<(), GivenUp> {
         if let Some(item) = self.batch.take() {
             self.books.recycle(item);
         }
         self.service()
     }
 
-    fn checkpoint(&mut self, positions: Positions) {
-        // Everything handed over is settled.
+    /// Stores these positions: everything handed over before is settled.
+    pub(super) fn checkpoint(&mut self, positions: &Positions) {
         self.books.checkpoint();
-        self.books.acknowledged(&positions);
+        self.books.acknowledged(positions);
     }
 
-    fn has_checkpoint(&self) -> bool {
-        false
-    }
-
-    fn route(&mut self, header: &ChunkHeader<'_>) -> Result<Result<usize, String>, GivenUp> {
+    /// The number of a chunk's stream. The error: it goes nowhere, and why.
+    pub(super) fn route(&mut self, header: &ChunkHeader<'_>) -> Result<usize, String> {
         let of = |target: &Target| target.socket.stream().name.as_str() == header.topic;
         if let Some(number) = self.targets.iter().position(of) {
-            return Ok(Ok(number));
+            return Ok(number);
         }
         let why = format!(
             "stream {} is not in [sink.udp] streams; add it with the address that its datagrams go to",
             header.topic
         );
         self.trouble(self.targets.len(), KafkaErrorReason::UnknownTopic, &why);
-        Ok(Err(why))
+        Err(why)
     }
 
-    fn next_ordinal(&mut self) -> u32 {
-        // Nothing is looked for again.
-        0
-    }
-
-    fn send(
-        &mut self,
-        slot: u32,
-        _ordinal: u32,
-        _late: bool,
-        _header: &ChunkHeader<'_>,
-        &number: &usize,
-        record: &Record<'_>,
-    ) -> Result<(), GivenUp> {
+    /// Hands a record over.
+    pub(super) fn send(&mut self, slot: u32, number: usize, record: &Record<'_>) {
         let target = &mut self.targets[number];
         let sent = match record.value {
             Some(datagram) => target.socket.send(Instant::now(), datagram),
@@ -165,14 +149,15 @@ impl Delivery for DatagramOutlet {
                 self.refuse(slot, record.offset, || why);
             }
         }
-        Ok(())
     }
 
-    fn refuse(&mut self, slot: u32, offset: i64, why: impl FnOnce() -> String) {
+    /// The destination will never have the record.
+    pub(super) fn refuse(&mut self, slot: u32, offset: i64, why: impl FnOnce() -> String) {
         self.books.report_refused(slot, offset, why);
     }
 
-    fn service(&mut self) -> Result<(), GivenUp> {
+    /// Counts, and does what is due.
+    pub(super) fn service(&mut self) -> Result<(), GivenUp> {
         self.books.tick.mark();
         self.books.metrics.records_delivered.add(std::mem::take(&mut self.delivered));
         self.latencies.flush(&self.books.metrics);
@@ -180,38 +165,24 @@ impl Delivery for DatagramOutlet {
         self.books.control.check()
     }
 
-    fn pause(&mut self, how_long: Duration) -> Result<(), GivenUp> {
-        // Only called while something is in flight, which never is; bounded all the same.
-        thread::sleep(how_long.min(NAP));
-        self.service()
-    }
-
-    fn nap(&mut self) -> Duration {
-        NAP
-    }
-
-    fn is_idle(&self) -> bool {
-        true
-    }
-
-    fn in_flight(&self) -> usize {
-        0
-    }
-
-    fn probe(&mut self) {
+    /// Once a second: what is wrong, for `/status`.
+    pub(super) fn probe(&mut self) {
         let trouble = self.targets.iter().find_map(|target| target.trouble.clone());
         *lock(&self.books.shared.sink_problem) = trouble;
     }
 
-    fn destinations(&self) -> Vec<String> {
+    /// Where datagrams go.
+    pub(super) fn destinations(&self) -> Vec<String> {
         self.targets.iter().map(|target| target.socket.stream().to_string()).collect()
     }
 
-    fn last_error(&self) -> Option<String> {
+    /// Why the last datagram to a target was not sent.
+    pub(super) fn last_error(&self) -> Option<String> {
         self.targets.iter().find_map(|target| target.trouble.clone())
     }
 
-    fn retire(self) {
+    /// The thread ends as planned.
+    pub(super) fn retire(self) {
         self.books.tick.retire();
     }
 }

@@ -1,15 +1,13 @@
-//! The sink thread: batches from the queue → what is new goes to the destination, what is missing is named.
+//! The sink thread of a UDP destination: batches from the queue → what is new goes out, what is missing is named.
 //!
 //! ```text
 //!  batch ─ unpack ─▶ chunk ─ Positions::enter ─▶ gap? report     record ─ disposition ─▶ send │ late │ skip
 //!                    ledger ─ Positions::ledger ─▶ gap? report
 //! ```
 //!
-//! There are two states of knowledge. *Dispatched* ([`Positions`] in memory) is what was handed over: records are
-//! judged by it. *Acknowledged* is what the destination has: only that is stored. Each second a copy of the first is
-//! put as a mark behind everything handed over so far; when the mark is settled, the copy has become the second.
-//! After a crash everything from the stored state on that the ingress does not send again is named, with reason
-//! `restart`, though the last second of it may have been delivered.
+//! UDP does not answer: what was handed to the kernel is settled, so records are judged by [`Positions`] in memory, and these are
+//! stored once a second. After a crash everything from the stored state on that the ingress does not send again is named, with
+//! reason `restart`, though the last second of it may have been delivered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,7 +25,7 @@ use ddc_wire::{
 
 use super::books::Books;
 use super::control::{Control, GivenUp};
-use super::delivery::Delivery;
+use super::datagrams::{DatagramOutlet, NAP};
 use super::feed::{FeedOut, Item, Taken};
 use super::missing::{Range, SourcePartition, TOO_MANY_HOLES};
 use super::shared::{Shared, lock};
@@ -37,8 +35,6 @@ use crate::config::LateRecords;
 const STORE_EVERY: Duration = Duration::from_secs(1);
 /// One kind of message is logged this often at most.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-/// Between two looks for answers while the last ones are waited for.
-const DRAIN_STEP: Duration = Duration::from_millis(1);
 
 /// The thread's parts; [`SinkThread::run`] is its life.
 pub(crate) struct SinkThread {
@@ -54,9 +50,9 @@ pub(crate) struct SinkThread {
 }
 
 impl SinkThread {
-    /// Carries to `outlet` until the receive thread has ended and everything it queued is acknowledged, or the drain's time is
-    /// over. Returns whether everything was.
-    pub(crate) fn run(self, outlet: impl Delivery) -> bool {
+    /// Carries to `outlet` until the receive thread has ended and everything it queued is sent, or the drain's time is over.
+    /// Returns whether everything was.
+    pub(crate) fn run(self, outlet: DatagramOutlet) -> bool {
         let shared = Arc::clone(&self.shared);
         let Self { feed, unpacker, former, ahead, late, shared: _, control, metrics } = self;
         let judge = Judge {
@@ -76,29 +72,24 @@ impl SinkThread {
     }
 }
 
-struct Running<D> {
+struct Running {
     feed: FeedOut,
     unpacker: Unpacker,
-    judge: Judge<D>,
+    judge: Judge,
     shared: Arc<Shared>,
     control: Arc<Control>,
     kept_at: Instant,
 }
 
-impl<D: Delivery> Running<D> {
+impl Running {
     fn deliver(&mut self) -> Result<(), GivenUp> {
         loop {
-            match self.feed.take(self.judge.outlet.nap()) {
+            match self.feed.take(NAP) {
                 Taken::Item(item) => self.batch(Arc::new(*item))?,
                 Taken::Nothing => self.judge.outlet.service()?,
                 Taken::Closed => break,
             }
             self.control.check()?;
-            self.keep_house();
-        }
-        while !self.judge.outlet.is_idle() {
-            self.judge.outlet.pause(DRAIN_STEP)?;
-            self.judge.outlet.service()?;
             self.keep_house();
         }
         Ok(())
@@ -122,7 +113,7 @@ impl<D: Delivery> Running<D> {
             Content::Records => {
                 self.judge.outlet.begin_batch(Arc::clone(&item));
                 for chunk in Chunks::new(raw).map_while(Result::ok) {
-                    self.judge.chunk(&chunk)?;
+                    self.judge.chunk(&chunk);
                 }
                 // Before the batch can be settled, so that its buffer can be used again.
                 drop(item);
@@ -147,9 +138,9 @@ impl<D: Delivery> Running<D> {
         self.kept_at = now;
         self.feed.house_keeping();
         self.judge.outlet.books_mut().flush_refused();
-        if self.judge.changed && !self.judge.outlet.has_checkpoint() {
+        if self.judge.changed {
             self.judge.changed = false;
-            self.judge.outlet.checkpoint(self.judge.positions.clone());
+            self.judge.outlet.checkpoint(&self.judge.positions);
         }
         self.judge.outlet.probe();
         self.shared.partitions.store(self.judge.positions.len() as u64, Relaxed);
@@ -171,11 +162,9 @@ impl<D: Delivery> Running<D> {
             let destination = self.judge.outlet.last_error();
             tracing::error!(
                 link,
-                in_flight = self.judge.outlet.in_flight(),
                 batches_waiting = self.feed.len(),
                 destination,
-                kept = self.feed.is_kept(),
-                "the drain was given up; what was not acknowledged is delivered after the next start where it is kept in a spool, else named as missing"
+                "the drain was given up; what was not acknowledged will be named as missing after the next start"
             );
         }
         self.judge.outlet.books_mut().store_sessions();
@@ -187,13 +176,13 @@ impl<D: Delivery> Running<D> {
 }
 
 /// What is decided about chunks and ledger entries, and carried out.
-struct Judge<D> {
+struct Judge {
     positions: Positions,
     /// See [`SinkThread::ahead`]; empty soon after the start.
     ahead: HashMap<PartitionKey, i64>,
     /// Of the batch at hand.
     session: Option<Session>,
-    outlet: D,
+    outlet: DatagramOutlet,
     metrics: Arc<LinkMetrics<EgressMetrics>>,
     late: LateRecords,
     limit: RateLimit<&'static str>,
@@ -201,10 +190,13 @@ struct Judge<D> {
     changed: bool,
 }
 
-impl<D: Delivery> Judge<D> {
-    fn chunk(&mut self, chunk: &Chunk<'_>) -> Result<(), GivenUp> {
+impl Judge {
+    fn chunk(&mut self, chunk: &Chunk<'_>) {
         let header = &chunk.header;
-        let slot = self.slot(header.stream, header.topic, header.topic_id, header.partition)?;
+        // An empty table has room.
+        let Some(slot) = self.slot(header.stream, header.topic, header.topic_id, header.partition) else {
+            return;
+        };
         let visit = self.positions.enter(header, chunk.record_count);
         self.changed = true;
         if let Some(missing) = &visit.missing {
@@ -216,15 +208,13 @@ impl<D: Delivery> Judge<D> {
         }
         let (mut duplicates, mut late_records, mut route) = (0, 0, None);
         for record in chunk.records.clone().map_while(Result::ok) {
-            let ordinal = self.outlet.next_ordinal();
-            let late = match visit.disposition(record.offset) {
-                Disposition::Deliver => false,
+            match visit.disposition(record.offset) {
+                Disposition::Deliver => {}
                 Disposition::Late => {
                     late_records += 1;
                     if self.late == LateRecords::Drop {
                         continue;
                     }
-                    true
                 }
                 Disposition::Duplicate => {
                     duplicates += 1;
@@ -232,13 +222,13 @@ impl<D: Delivery> Judge<D> {
                 }
                 // The chain will bring it.
                 Disposition::Ahead => continue,
-            };
+            }
             let route = match &mut route {
                 Some(route) => route,
-                none => none.insert(self.outlet.route(header)?),
+                none => none.insert(self.outlet.route(header)),
             };
             match route {
-                Ok(route) => self.outlet.send(slot, ordinal, late, header, route, &record)?,
+                Ok(route) => self.outlet.send(slot, *route, &record),
                 Err(why) => self.outlet.refuse(slot, record.offset, || why.clone()),
             }
         }
@@ -252,7 +242,6 @@ impl<D: Delivery> Judge<D> {
         self.metrics.records_received.add(u64::from(chunk.record_count));
         self.metrics.records_duplicate.add(duplicates);
         self.metrics.records_late.add(late_records);
-        Ok(())
     }
 
     /// Holes were filled by what was handed over; or dropped, if that is what shall become of late records.
@@ -288,26 +277,24 @@ impl<D: Delivery> Judge<D> {
         if verdict.missing.is_none() && verdict.forgotten.is_none() && verdict.evicted.is_none() {
             return;
         }
-        let Ok(slot) = self.slot(entry.stream, entry.topic, entry.topic_id, entry.partition) else { return };
+        let Some(slot) = self.slot(entry.stream, entry.topic, entry.topic_id, entry.partition) else {
+            return;
+        };
         if let Some(missing) = &verdict.missing {
             report(self.outlet.books(), slot, missing, self.session);
         }
         note_limits(self.outlet.books(), slot, verdict.forgotten, verdict.evicted.as_deref());
     }
 
-    /// The number of a partition. A full table is begun anew, once nothing in flight refers to it.
-    fn slot(&mut self, stream: &str, topic: &str, topic_id: TopicId, partition: i32) -> Result<u32, GivenUp> {
-        loop {
-            if let Some(slot) = self.outlet.books_mut().partitions.slot(stream, topic, topic_id, partition) {
-                return Ok(slot);
-            }
-            while self.outlet.in_flight() > 0 {
-                self.outlet.pause(DRAIN_STEP)?;
-                self.outlet.service()?;
-            }
-            self.outlet.books_mut().flush_refused();
-            self.outlet.books_mut().begin_partitions_anew();
-        }
+    /// The number of a partition. A full table is begun anew: nothing handed over refers to it any more.
+    fn slot(&mut self, stream: &str, topic: &str, topic_id: TopicId, partition: i32) -> Option<u32> {
+        let books = self.outlet.books_mut();
+        let known = books.partitions.slot(stream, topic, topic_id, partition);
+        known.or_else(|| {
+            books.flush_refused();
+            books.begin_partitions_anew();
+            books.partitions.slot(stream, topic, topic_id, partition)
+        })
     }
 }
 

@@ -6,13 +6,14 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ddc_link::receiver::{OffsetRange, PartitionKey, Positions};
 use ddc_telemetry::cells::Label;
 use ddc_telemetry::log::RateLimit;
-use ddc_telemetry::reasons::MissingReason;
+use ddc_telemetry::reasons::{GapRecordDrop, MissingReason};
 use ddc_telemetry::{EgressMetrics, LinkMetrics};
 use ddc_wire::Session;
 use serde::Serialize;
@@ -84,6 +85,8 @@ pub struct MissingReport {
     book: Arc<Mutex<GapBook>>,
     disk: Arc<Mutex<Disk>>,
     trouble: Arc<Mutex<Option<String>>>,
+    /// Up to this change all of it is in the topic of `[missing_records]`; the greatest number without such a topic.
+    acknowledged: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -103,6 +106,7 @@ impl MissingReport {
             book: Arc::new(Mutex::new(book)),
             disk: Arc::new(Mutex::new(Disk { journal, limit: RateLimit::new(LOG_EVERY) })),
             trouble: Arc::default(),
+            acknowledged: Arc::new(AtomicU64::new(u64::MAX)),
         };
         report.count();
         report
@@ -243,6 +247,16 @@ impl MissingReport {
         lock(&self.book).after(seq).take(most).cloned().collect()
     }
 
+    /// When the oldest change behind this one happened.
+    pub(crate) fn waiting_since(&self, seq: u64) -> Option<Timestamp> {
+        lock(&self.book).after(seq).next().map(|entry| entry.at)
+    }
+
+    /// Everything up to this change is in the topic of `[missing_records]`; unlike [`Self::published`] no disk is asked.
+    pub(crate) fn acknowledged(&self, seq: u64) {
+        self.acknowledged.store(seq, Relaxed);
+    }
+
     /// How many gaps have changed since this change.
     pub(crate) fn waiting(&self, seq: u64) -> usize {
         lock(&self.book).after(seq).count()
@@ -269,6 +283,7 @@ impl MissingReport {
 
     /// Changes the book and appends to the journal. Returns the last change of each gap.
     fn change(&self, change: impl FnOnce(&mut GapBook) -> Vec<Entry>) -> Vec<Entry> {
+        let acknowledged = self.acknowledged.load(Relaxed);
         let (changed, forgotten) = {
             let mut book = lock(&self.book);
             (last_of_each(change(&mut book)), book.make_room())
@@ -276,8 +291,16 @@ impl MissingReport {
         if changed.is_empty() {
             return changed;
         }
-        for gap in forgotten.iter().filter(|gap| gap.state != GapState::Closed) {
-            warn_given_up(self.link(), gap, "there are too many gaps to remember");
+        for Entry { seq, gap, .. } in &forgotten {
+            let unpublished = *seq > acknowledged;
+            if unpublished {
+                self.metrics.gap_records_dropped.inc(GapRecordDrop::Forgotten);
+            }
+            if gap.state != GapState::Closed {
+                warn_given_up(self.link(), gap, "there are too many gaps to remember");
+            } else if unpublished {
+                warn_not_published(self.link(), gap);
+            }
         }
         self.count();
         let mut disk = lock(&self.disk);
@@ -352,6 +375,20 @@ fn warn_given_up(link: &str, gap: &Gap, why: &str) {
     );
 }
 
+fn warn_not_published(link: &str, gap: &Gap) {
+    tracing::warn!(
+        link,
+        stream = gap.stream,
+        topic = gap.topic,
+        topic_id = %gap.topic_id,
+        partition = gap.partition,
+        first = gap.first,
+        last = gap.last,
+        gap = %gap.id,
+        "a gap was found and closed again, and is forgotten before the topic of [missing_records] could be told: there are too many to remember"
+    );
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that fails should panic")]
 pub(crate) mod tests {
@@ -364,6 +401,47 @@ pub(crate) mod tests {
             topic_id: "epoch-1".into(),
             partition: 3,
         })
+    }
+
+    /// The oldest of what waits tells since when; what is forgotten before it could be published is counted, and nothing
+    /// else is.
+    #[test]
+    fn what_waits_to_be_published_is_known() {
+        let report = MissingReport::in_memory(Arc::new(LinkMetrics::egress("l")));
+        let partition = partition("a");
+        let find = |first: i64| {
+            let range = Range {
+                offsets: OffsetRange { first, last: first },
+                records: None,
+                reason: MissingReason::Lost,
+                session: None,
+            };
+            report.report(&partition, range, "");
+        };
+        assert_eq!(report.waiting_since(0), None);
+        let before = Timestamp::now();
+        find(0);
+        find(2);
+        let first = report.changes_after(0, 1)[0].at;
+        assert!(before <= first && first <= Timestamp::now());
+        assert_eq!(report.waiting_since(0), Some(first));
+        assert_eq!(report.waiting_since(2), None);
+        let dropped = || report.metrics.gap_records_dropped.value(GapRecordDrop::Forgotten);
+        let overflow = |from: i64| {
+            let many = (0..50_010).map(|at| OffsetRange { first: from + 2 * at, last: from + 2 * at });
+            let now = Timestamp::now();
+            let finding =
+                |range| Finding { range, records: None, reason: MissingReason::Lost, session: None };
+            let key = partition.key().unwrap();
+            report.change(|book| many.flat_map(|range| book.found(&key, finding(range), now)).collect());
+        };
+        overflow(1_000);
+        assert_eq!(dropped(), 0, "without a topic nothing waits for one");
+        report.acknowledged(lock(&report.book).seq());
+        overflow(1_000_000);
+        assert_eq!(dropped(), 0, "all that was forgotten had been published");
+        overflow(2_000_000);
+        assert!(dropped() > 40_000, "{}", dropped());
     }
 
     #[test]

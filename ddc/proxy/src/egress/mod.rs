@@ -13,8 +13,7 @@
 //! | `receive`   | the receive thread                                                        |
 //! | `feed`      | what lies between the threads: the spool, or the bounded queue             |
 //! | `kafka`     | the sink thread of a Kafka destination: records and progress in transactions |
-//! | `deliver`   | the sink thread of other destinations: what is new, late, a duplicate, missing |
-//! | `delivery`  | what that one asks of a way out                                           |
+//! | `deliver`   | the sink thread of a UDP destination: what is new, late, a duplicate, missing |
 //! | `books`     | what every way out keeps                                                  |
 //! | `datagrams` | the way out over UDP                                                      |
 //! | `publish` | what becomes of gaps, to the topic of `[missing_records]`                    |
@@ -29,7 +28,6 @@ mod books;
 mod control;
 mod datagrams;
 mod deliver;
-mod delivery;
 mod feed;
 mod filled;
 mod kafka;
@@ -166,7 +164,6 @@ pub fn start(config: EgressConfig, options: &Options) -> anyhow::Result<Egress> 
                 reporter: reporter.clone(),
                 books,
                 dead_letters: dead_letters(&config)?,
-
                 shared: Arc::clone(&shared),
                 control: Arc::clone(&control),
                 metrics: Arc::clone(&metrics),

@@ -32,7 +32,9 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::RDKafkaApiKey;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+mod datagrams;
 mod gaps;
+mod rewind_wait;
 
 use super::*;
 use crate::config::{ByteSize, Config, KafkaSink, LateRecords, PartitionMode};

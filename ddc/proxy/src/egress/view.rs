@@ -18,6 +18,7 @@ use super::missing::MissingReport;
 use super::shared::{HeartbeatView, Shared, lock};
 use crate::certificates::Certificates;
 use crate::config::{EgressConfig, Sink, UdpSink};
+use crate::gaps::Timestamp;
 use crate::maintenance::{Maintenance, tell};
 
 /// A thread that has not moved for this long hangs.
@@ -68,7 +69,7 @@ impl View {
             report,
             reporter,
             maintenance: Arc::new(maintenance),
-            certificates: Arc::new(Certificates::of(config.kafka().map(|(client, _)| client))),
+            certificates: Arc::new(Certificates::of_egress(config)),
             started: Instant::now(),
         }
     }
@@ -160,6 +161,9 @@ impl View {
                 "topic": settings.topic.as_str(),
                 "published": metrics.gap_records_published.value(),
                 "waiting": metrics.gap_records_waiting.value(),
+                "waiting_since": metrics.gap_records_oldest_timestamp_seconds.value()
+                    .map(|seconds| Timestamp::from_millis((seconds * 1e3) as u64).to_string()),
+                "dropped": metrics.gap_records_dropped.total(),
                 "trouble": *lock(&self.shared.publish_trouble),
             })),
             "maintenance": self.maintenance.status(Instant::now()),

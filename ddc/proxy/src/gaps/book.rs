@@ -59,6 +59,9 @@ pub struct Entry {
     pub seq: u64,
     /// The change.
     pub event: GapEvent,
+    /// When it happened. Journals written before this field was there lack it: then it is when the gap was found.
+    #[serde(default)]
+    pub at: Timestamp,
     /// The gap as it has been since.
     pub gap: Gap,
 }
@@ -229,30 +232,33 @@ impl GapBook {
     }
 
     /// Makes room if need be: first the gaps closed longest, then those found longest, whatever their state. Returns
-    /// what was forgotten, for those that were not closed must be named.
-    pub fn make_room(&mut self) -> Vec<Gap> {
+    /// what was forgotten, for those that were not closed, or not published yet, must be named.
+    pub fn make_room(&mut self) -> Vec<Entry> {
         if self.cost <= MAX_COST {
             return Vec::new();
         }
-        let mut gaps: Vec<_> = self.entries().map(|entry| &entry.gap).collect();
-        gaps.sort_by_key(|gap| match (gap.state, gap.closed_at) {
+        let mut entries: Vec<_> = self.entries().collect();
+        entries.sort_by_key(|Entry { gap, .. }| match (gap.state, gap.closed_at) {
             (GapState::Closed, Some(closed_at)) => (0, closed_at),
             _ => (1, gap.found_at),
         });
         let mut room = 0;
         let enough = self.cost - MAX_COST + MAKE_ROOM;
-        let fits = |gap: &&&Gap| {
+        let fits = |entry: &&&Entry| {
             let before = room;
-            room += cost(gap);
+            room += cost(&entry.gap);
             before < enough
         };
-        let forgotten: Vec<GapId> = gaps.iter().take_while(fits).map(|gap| gap.id).collect();
-        forgotten.iter().filter_map(|id| self.take(*id)).map(|entry| entry.gap).collect()
+        let forgotten: Vec<GapId> = entries.iter().take_while(fits).map(|entry| entry.gap.id).collect();
+        forgotten.iter().filter_map(|id| self.take(*id)).collect()
     }
 
     /// Takes up an entry of a former life; a later one of the same gap replaces an earlier one. `false`: it contradicts
     /// itself or overlaps another gap.
-    pub fn restore(&mut self, entry: Entry) -> bool {
+    pub fn restore(&mut self, mut entry: Entry) -> bool {
+        if entry.at == Timestamp::default() {
+            entry.at = entry.gap.found_at;
+        }
         let Entry { seq, ref gap, .. } = entry;
         if gap.check(&self.link).is_err() || seq == 0 || self.by_seq.contains_key(&seq) {
             return false;
@@ -353,7 +359,7 @@ impl GapBook {
         gap.closed_at = (gap.state != GapState::Open).then_some(now);
         self.take(gap.id);
         self.seq += 1;
-        let entry = Entry { seq: self.seq, event, gap };
+        let entry = Entry { seq: self.seq, event, at: now, gap };
         self.insert(entry.clone());
         entry
     }

@@ -257,14 +257,15 @@ fn the_book_is_bounded_and_forgets_closed_gaps_first() {
     }
     let forgotten = book.make_room();
     assert!(!forgotten.is_empty());
-    assert!(forgotten.iter().all(|gap| gap.state == GapState::Closed));
-    assert_eq!(forgotten[0].first, 0, "the one closed longest");
+    assert!(forgotten.iter().all(|entry| entry.gap.state == GapState::Closed));
+    assert_eq!(forgotten[0].gap.first, 0, "the one closed longest");
     assert!(book.make_room().is_empty(), "there is room for some more");
     let mut number = most;
     let named = loop {
         book.found(&key(0), lost(number * 2, number * 2), at(number as u64));
         number += 1;
-        let open: Vec<_> = book.make_room().into_iter().filter(|gap| gap.state == GapState::Open).collect();
+        let forgotten = book.make_room().into_iter().map(|entry| entry.gap);
+        let open: Vec<_> = forgotten.filter(|gap| gap.state == GapState::Open).collect();
         if !open.is_empty() {
             break open;
         }

@@ -27,12 +27,16 @@ pub struct GapRecord {
     /// What happened: `found` (something is missing that was not known to be), `closed` (something of it has arrived; the state
     /// says whether all), `given_up` (something of it is not taken any more if it comes).
     event: GapEvent,
+    /// When it happened, by the egress's clock: RFC 3339, UTC, with milliseconds.
+    changed_at: String,
     /// Rises with every change of any gap of the link.
     sequence: u64,
     /// The egress's `[telemetry] site`.
     site: Option<String>,
     /// The link's name.
     link: String,
+    /// The set under which the link keeps its progress: its own name, or the one of all links that may take over from each other.
+    set: String,
     /// The link's number.
     link_id: u16,
     /// The gap's id, which follows from link, stream, topic, topic id, partition, first and last.
@@ -71,7 +75,7 @@ pub struct GapRecord {
 
 impl GapRecord {
     /// The record of a change.
-    pub fn new(site: Option<String>, link: &LinkName, link_id: LinkId, entry: &Entry) -> Self {
+    pub fn new(site: Option<String>, link: &LinkName, link_id: LinkId, set: &str, entry: &Entry) -> Self {
         let Gap {
             id,
             session,
@@ -93,9 +97,11 @@ impl GapRecord {
             kind: KIND,
             format: FORMAT,
             event: entry.event,
+            changed_at: entry.at.to_string(),
             sequence: entry.seq,
             site,
             link: link.to_string(),
+            set: set.to_owned(),
             link_id: link_id.0,
             id: id.to_string(),
             session: session.map(|session| session.to_string()),
@@ -156,18 +162,25 @@ mod tests {
         let range = OffsetRange { first: 5, last: 9 };
         let at = Timestamp::from_millis(1_700_000_000_000);
         let gap = Gap::found("plant-a", &key, range, None, MissingReason::Lost, None, at);
-        let entry = Entry { seq: 7, event: GapEvent::Found, gap: gap.clone() };
+        let entry = Entry {
+            seq: 7,
+            event: GapEvent::Found,
+            at: Timestamp::from_millis(1_700_000_000_123),
+            gap: gap.clone(),
+        };
         let link = "plant-a".parse().unwrap();
-        let record = GapRecord::new(Some("north".into()), &link, LinkId(2), &entry);
+        let record = GapRecord::new(Some("north".into()), &link, LinkId(2), "plant", &entry);
         let record = serde_json::to_value(record).unwrap();
         let mut expected = serde_json::to_value(&gap).unwrap();
         for (name, value) in [
             ("kind", Value::from(KIND)),
             ("format", 1.into()),
             ("event", "found".into()),
+            ("changed_at", "2023-11-14T22:13:20.123Z".into()),
             ("sequence", 7.into()),
             ("site", "north".into()),
             ("link", "plant-a".into()),
+            ("set", "plant".into()),
             ("link_id", 2.into()),
         ] {
             expected[name] = value;

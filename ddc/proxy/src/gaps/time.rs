@@ -12,7 +12,7 @@ const LAST_MILLIS: u64 = 253_402_300_799_999;
 
 /// Milliseconds since 1970, at most to the end of the year 9999. Written as RFC 3339 in UTC, always with three digits
 /// of the second's fraction: `2026-03-01T08:15:30.250Z`. So texts sort as moments do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
 impl Timestamp {

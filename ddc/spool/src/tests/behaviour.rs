@@ -128,6 +128,23 @@ fn durable_is_what_was_synced() {
     assert_eq!(opened.spool.stats().counts.fsyncs, syncs + 1, "only the segment that is appended to");
 }
 
+/// Each fsync that is counted, whichever way it came about, is told with its time.
+#[test]
+fn how_long_an_fsync_took_is_told() {
+    for fsync in [Fsync::Always, Fsync::Never] {
+        let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let tells = std::sync::Arc::clone(&told);
+        let fsync_observer = crate::FsyncObserver::new(move |took| tells.lock().unwrap().push(took));
+        let mut opened = open_with(&MemoryDisk::default(), Options { fsync, fsync_observer, ..options() });
+        append(&mut opened, 0..5);
+        opened.spool.sync().unwrap();
+        let counted = opened.spool.stats().counts.fsyncs;
+        assert_eq!(told.lock().unwrap().len() as u64, counted, "{fsync:?}");
+        assert!(counted >= if fsync == Fsync::Always { 5 } else { 1 });
+        assert!(told.lock().unwrap().iter().all(|took| *took < Duration::from_secs(10)));
+    }
+}
+
 #[test]
 fn the_thread_syncs_within_the_interval_and_always_means_before_the_append_returns() {
     let interval = Fsync::Interval(Duration::from_millis(20));

@@ -2,7 +2,7 @@
 
 use super::model::*;
 use super::parts::*;
-use super::query::series;
+use super::query::{Query, over, series};
 
 pub(super) fn dashboard() -> Dashboard {
     Dashboard {
@@ -122,14 +122,16 @@ fn recovering() -> Vec<Panel> {
     ]
 }
 
+/// The lines of a histogram of durations.
+fn durations(name: &'static str) -> Vec<Target> {
+    vec![
+        target(series(name).quantile("0.5"), "half below {{link}}"),
+        target(series(name).quantile("0.99"), "99 % below {{link}}"),
+        target(series(name).mean(), "mean {{link}}"),
+    ]
+}
+
 fn delivering() -> Vec<Panel> {
-    let latency = |name: &'static str| {
-        vec![
-            target(series(name).quantile("0.5"), "half below {{link}}"),
-            target(series(name).quantile("0.99"), "99 % below {{link}}"),
-            target(series(name).mean(), "mean {{link}}"),
-        ]
-    };
     vec![
         lines(
             "Records received and delivered",
@@ -172,6 +174,12 @@ fn delivering() -> Vec<Panel> {
         )
         .runbooks(&["DeadLettersNotKept"]),
         lines(
+            "Progress written again",
+            "Records of `ddc-progress` that the topic had lost and that the egress wrote again from memory: somebody deleted it, made it again or cut it.",
+            vec![target(series("ddc_egress_progress_restored_total").rate(), "{{link}} {{site}}")],
+        )
+        .runbooks(&["ProgressLost"]),
+        lines(
             "Open gaps",
             "Gaps of which something is still missing and is taken when it comes; and those whose latest change is not in the topic of `[missing_records]` yet. `ddc gaps list` names them.",
             vec![
@@ -179,34 +187,57 @@ fn delivering() -> Vec<Panel> {
                 target(series("ddc_egress_gap_records_waiting").now(), "not published {{link}}"),
             ],
         )
-        .runbooks(&["RecordsMissing"]),
+        .runbooks(&["RecordsMissing", "MissingRecordsNotPublished"]),
         lines(
             "Records about gaps",
-            "What the topic of `[missing_records]` has acknowledged: each change of a gap is a record.",
-            vec![target(series("ddc_egress_gap_records_published_total").rate(), "published {{link}}")],
-        ),
+            "What the topic of `[missing_records]` has acknowledged: each change of a gap is a record. And what it will never have.",
+            vec![
+                target(series("ddc_egress_gap_records_published_total").rate(), "published {{link}}"),
+                target(series("ddc_egress_gap_records_dropped_total").by("reason").rate(), "dropped, {{reason}} {{link}}"),
+            ],
+        )
+        .runbooks(&["MissingRecordsNotPublished"]),
+        lines(
+            "Oldest record about a gap that waits",
+            "For how long the oldest change of a gap has not been in the topic of `[missing_records]`, the clocks' difference included; 0 while nothing waits.",
+            vec![target(
+                Query {
+                    unit: Some("s"),
+                    ..over(
+                        "(time() - {0}) * ({1} > bool 0)",
+                        [
+                            series("ddc_egress_gap_records_oldest_timestamp_seconds").now(),
+                            series("ddc_egress_gap_records_waiting").now(),
+                        ],
+                    )
+                },
+                "{{link}} {{site}}",
+            )],
+        )
+        .runbooks(&["MissingRecordsNotPublished"]),
         lines(
             "Errors of [missing_records] by reason",
             "Why records about gaps were not written. They are written later; no record of the link waits for that.",
             vec![target(series("ddc_egress_gap_record_errors_total").by("reason").rate(), "{{link}} {{reason}}")],
-        ),
+        )
+        .runbooks(&["MissingRecordsNotPublished"]),
         lines(
             "Sink errors by reason",
             "Errors of the destination's Kafka or of the socket that is written.",
             vec![target(series("ddc_egress_sink_errors_total").by("reason").rate(), "{{link}} {{reason}}")],
         )
         .runbooks(&["SinkErrors", "SinkDown"]),
-        lines("Sink latency", "From handing a record to the sink to its acknowledgement.", latency("ddc_egress_sink_latency_seconds"))
+        lines("Sink latency", "From handing a record to the sink to its acknowledgement.", durations("ddc_egress_sink_latency_seconds"))
             .runbooks(&["SinkSlow"]),
         lines(
             "End-to-end latency",
             "From a record's timestamp at the source to the sink's acknowledgement; the clocks' difference is part of it.",
-            latency("ddc_egress_end_to_end_latency_seconds"),
+            durations("ddc_egress_end_to_end_latency_seconds"),
         ),
         lines(
             "Transit latency",
             "Of heartbeats, from clock to clock; the clocks' difference is part of it.",
-            latency("ddc_egress_transit_latency_seconds"),
+            durations("ddc_egress_transit_latency_seconds"),
         )
         .runbooks(&["ClockSkew"]),
         lines(
@@ -220,6 +251,7 @@ fn delivering() -> Vec<Panel> {
             "In memory, between the link and the sink, bounded by `[sink] buffer`; when it is full and there is no spool, records are dropped and reported.",
             vec![target(series("ddc_egress_queue_bytes").now(), "{{link}} {{site}}")],
         )
+        .wide(16)
         .runbooks(&["SinkDown"]),
         lines(
             "Buffer found full, egress",
@@ -288,6 +320,13 @@ fn spool() -> Vec<Panel> {
             ],
         )
         .runbooks(&["SpoolErrors"]),
+        lines(
+            "Time to force the spool onto the disk",
+            "Of each call, failed ones included. A disk that needs longer than `[spool] fsync` names is too slow, or shared with somebody: a power cut costs that much more.",
+            durations("ddc_egress_spool_fsync_seconds"),
+        )
+        .wide(24)
+        .runbooks(&["SpoolErrors", "SpoolFilling"]),
         lines(
             "Damaged places in the spool",
             "What was there is lost and named.",

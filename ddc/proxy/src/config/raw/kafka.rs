@@ -128,6 +128,10 @@ pub(crate) struct RawKafkaSink {
     /// How long the link that wrote a partition before is given to write what it still has, before this one takes over.
     #[serde(default = "default_takeover_timeout")]
     pub(crate) takeover_timeout: Span,
+    /// How long, after a start of the egress, a partition whose first records leave a gap is left alone: an ingress that is sent back
+    /// meanwhile (`ddc rewind`) sends what is missing in order, and nothing is reported. With 0 gaps are reported at once.
+    #[serde(default = "default_rewind_wait")]
+    pub(crate) rewind_wait: Span,
     /// What to do at a start when `ddc-progress` knows nothing of this set, and the spool says that there was something.
     #[serde(default = "default_lost_progress")]
     pub(crate) lost_progress: LostProgress,
@@ -143,6 +147,10 @@ fn default_transaction_interval() -> Span {
 
 fn default_takeover_timeout() -> Span {
     Span(Duration::from_secs(5))
+}
+
+fn default_rewind_wait() -> Span {
+    Span(Duration::ZERO)
 }
 
 fn default_lost_progress() -> LostProgress {

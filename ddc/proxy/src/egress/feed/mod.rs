@@ -158,6 +158,11 @@ impl FeedOut {
         matches!(self, Self::Spool(spool) if spool.was_used())
     }
 
+    /// Whether a former life of the egress received the batch.
+    pub(crate) fn is_left_over(&self, item: &Item) -> bool {
+        matches!(self, Self::Spool(spool) if item.span.is_some_and(|span| span.start < spool.begins()))
+    }
+
     /// Whether what is not settled outlives the process.
     pub(crate) fn is_kept(&self) -> bool {
         matches!(self, Self::Spool(_))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use crossbeam_channel::Sender as ChannelSender;
 use ddc_link::receiver::{StoredSession, StoredState};
-use ddc_spool::{OpenReport, Opened, SessionMark, Spool};
+use ddc_spool::{FsyncObserver, OpenReport, Opened, SessionMark, Spool};
 use ddc_telemetry::{EgressMetrics, LinkMetrics};
 use ddc_wire::BlockNumber;
 
@@ -34,7 +34,9 @@ pub(crate) fn open_spool(
     parts: SpoolParts,
     sessions: &mut [StoredSession],
 ) -> anyhow::Result<(FeedIn, FeedOut)> {
-    let SpoolParts { options, held_limit, max_batch_bytes, metrics, shared, recycle } = parts;
+    let SpoolParts { mut options, held_limit, max_batch_bytes, metrics, shared, recycle } = parts;
+    let durations = Arc::clone(&metrics);
+    options.fsync_observer = FsyncObserver::new(move |took| durations.spool_fsync_seconds.observe(took));
     let directory = options.directory.clone();
     let (when_full, limit_bytes) = (options.when_full, options.max_bytes);
     let Opened { spool, appender, reader, report } = Spool::open(options).context("[spool]")?;

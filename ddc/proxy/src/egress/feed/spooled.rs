@@ -222,6 +222,11 @@ impl SpoolOut {
         SpoolSettler { common: Arc::clone(&self.common) }
     }
 
+    /// The first position of this life.
+    pub(super) fn begins(&self) -> u64 {
+        self.begins
+    }
+
     #[allow(dead_code, reason = "see FeedOut")]
     pub(super) fn was_used(&self) -> bool {
         self.was_used

@@ -26,6 +26,9 @@ pub(super) enum Why {
     Elsewhere,
     /// It is of an epoch that is over, and reaches beyond what is written.
     Beyond,
+    /// A gap lies before it, and its ingress may be sent back to where the gap begins. What comes later of its partition is
+    /// judged for itself: it waits too, or is what fills the gap.
+    Rewind,
 }
 
 impl Why {

@@ -8,6 +8,7 @@ use ddc_wire::{Chunk, ChunkHeader, ChunkKind, LedgerEntry, Session, TopicId};
 
 use super::held::Why;
 use super::plan::Note;
+use super::rewind_wait::Advice;
 use super::routes::Way;
 use super::{Engine, Place};
 use crate::config::LateRecords;
@@ -50,6 +51,11 @@ impl Engine {
         if self.held.blocks(slot, (place.number, place.part)) {
             return Ok(Judged::Held(Why::Ownership));
         }
+        let holes_only = match self.rewind_advice(&key, header, holes_only, place) {
+            Advice::Go => holes_only,
+            Advice::HolesOnly => true,
+            Advice::Wait => return Ok(Judged::Held(Why::Rewind)),
+        };
         let way = match chunk.record_count {
             0 => None,
             _ => match self.routes.find(header, &mut self.writer) {
@@ -102,6 +108,46 @@ impl Engine {
         Ok(Judged::Planned)
     }
 
+    /// Whether a chunk has to wait for its ingress to go back.
+    fn rewind_advice(
+        &mut self,
+        key: &PartitionKey,
+        header: &ChunkHeader<'_>,
+        holes_only: bool,
+        place: Place,
+    ) -> Advice {
+        if holes_only || header.kind != ChunkKind::Live {
+            return Advice::Go;
+        }
+        let was_waiting = self.rewind_wait.is_waiting(key);
+        let leaves_gap = || self.working.leaves_gap(key, header);
+        let advice =
+            self.rewind_wait.judge(key, header.epoch, place.is_left_over, leaves_gap, Instant::now());
+        if was_waiting != self.rewind_wait.is_waiting(key) {
+            let (link, topic, partition) = (self.metrics.link(), header.topic, header.partition);
+            let next = self.working.position(key).map(ddc_link::receiver::Position::next);
+            if was_waiting {
+                tracing::info!(
+                    link,
+                    topic,
+                    partition,
+                    next,
+                    "the ingress went back: the partition goes on where it was, without a gap"
+                );
+            } else {
+                tracing::info!(
+                    link,
+                    topic,
+                    partition,
+                    next,
+                    first = header.base(),
+                    "the first records after the start leave a gap; rewind_wait: the partition waits for the ingress to go back"
+                );
+            }
+        }
+        advice
+    }
+
     /// Judges an entry of a ledger.
     pub(super) fn entry(&mut self, entry: &LedgerEntry<'_>, place: Place, session: Session) -> Judged {
         let slot = place.slot;
@@ -116,6 +162,13 @@ impl Engine {
         }
         if self.held.blocks(slot, (place.number, place.part)) {
             return Judged::Held(Why::Ownership);
+        }
+        let leaves_gap = || self.working.ledger_leaves_gap(&key, entry);
+        match self.rewind_wait.judge(&key, entry.epoch, place.is_left_over, leaves_gap, Instant::now()) {
+            Advice::Go => {}
+            // It speaks of a chain that is over.
+            Advice::HolesOnly => return Judged::Settled,
+            Advice::Wait => return Judged::Held(Why::Rewind),
         }
         let Some(verdict) = self.working.ledger(&key, entry, session) else {
             return Judged::Held(Why::Ownership);

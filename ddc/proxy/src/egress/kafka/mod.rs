@@ -22,6 +22,7 @@
 //! | `isolation` | which records the destination refuses for ever                     |
 //! | `letters`   | dead letters of those                                              |
 //! | `held`      | chunks that cannot be written yet                                  |
+//! | `rewind_wait` | which of them wait for the ingress to go back                    |
 //! | `ownership` | the steps of the takeover protocol, and the progress topic         |
 
 mod held;
@@ -30,6 +31,7 @@ mod judge;
 mod letters;
 mod ownership;
 mod plan;
+mod rewind_wait;
 mod routes;
 mod writer;
 
@@ -65,6 +67,7 @@ use held::{Held, HeldPart, Kept, Why};
 use judge::Judged;
 use ownership::{Acted, Ownership};
 use plan::{Note, Plan};
+use rewind_wait::RewindWait;
 use routes::Routes;
 use writer::{Ended, Writer, WriterParts};
 
@@ -115,6 +118,7 @@ struct Engine {
     ownership: Ownership,
     working: WorkingCopy,
     held: Held,
+    rewind_wait: RewindWait,
     routes: Routes,
     writer: Writer,
     late: LateRecords,
@@ -141,6 +145,8 @@ struct Place {
     part: u32,
     /// The number of its partition.
     slot: u32,
+    /// A former life of this egress received it.
+    is_left_over: bool,
 }
 
 /// What is to be judged again.
@@ -174,9 +180,16 @@ impl Engine {
         Self {
             feed,
             unpacker: Some(unpacker),
-            ownership: Ownership::new(&settings, admin, reporter.clone(), transactional),
+            ownership: Ownership::new(
+                &settings,
+                admin,
+                reporter.clone(),
+                transactional,
+                Arc::clone(&parts.metrics),
+            ),
             working: WorkingCopy::new(settings.set.clone(), settings.link.clone()),
             held: Held::default(),
+            rewind_wait: RewindWait::new(settings.rewind_wait),
             late: settings.late,
             interval: if transactional { settings.transaction_interval } else { PROGRESS_EVERY },
             lost_progress: settings.lost_progress,
@@ -215,6 +228,7 @@ impl Engine {
             if self.writer.plan.is_empty() {
                 self.act()?;
             }
+            self.end_waits(is_closed);
             self.sweep()?;
             let mut is_idle = true;
             // A stop need not wait for a destination that was never there, if nothing was received for it.
@@ -240,6 +254,23 @@ impl Engine {
                 return Ok(());
             }
             self.keep_house();
+        }
+    }
+
+    /// Partitions that have waited long enough for their ingress to go back are written, and their gaps named. Without a spool
+    /// a stop ends all waits, since what waits would be lost.
+    fn end_waits(&mut self, is_closed: bool) {
+        let is_last_chance = is_closed && !self.feed.is_kept();
+        for key in self.rewind_wait.over(Instant::now(), is_last_chance) {
+            tracing::info!(
+                link = self.metrics.link(),
+                topic = key.topic,
+                partition = key.partition,
+                "the ingress did not go back within rewind_wait; the partition is written on, and what is missing is named"
+            );
+            let slot =
+                self.writer.books.partitions.slot(&key.stream, &key.topic, key.topic_id, key.partition);
+            self.sweep.slots.extend(slot);
         }
     }
 
@@ -295,6 +326,7 @@ impl Engine {
         of_these: Option<&[HeldPart]>,
     ) -> Result<(), GivenUp> {
         let session = item.batch.session;
+        let is_left_over = self.feed.is_left_over(item);
         let is_wanted = |at: u32| of_these.is_none_or(|parts| parts.iter().any(|part| part.part == at));
         if item.batch.content == Content::Ledger {
             for (at, entry) in (0_u32..).zip(LedgerEntries::new(raw).map_while(Result::ok)) {
@@ -303,7 +335,7 @@ impl Engine {
                 }
                 let slot = self.slot(entry.stream, entry.topic, entry.topic_id, entry.partition);
                 let Some(slot) = self.known(slot, item) else { continue };
-                let place = Place { number, part: at, slot };
+                let place = Place { number, part: at, slot, is_left_over };
                 let judged = self.entry(&entry, place, session);
                 let end = entry.last.map_or(0, |last| last + 1);
                 self.keep(judged, item, place, (end, end));
@@ -317,7 +349,7 @@ impl Engine {
             let header = &chunk.header;
             let slot = self.slot(header.stream, header.topic, header.topic_id, header.partition);
             let Some(slot) = self.known(slot, item) else { continue };
-            let place = Place { number, part: at, slot };
+            let place = Place { number, part: at, slot, is_left_over };
             let judged = self.chunk(&chunk, place, session)?;
             self.keep(judged, item, place, (header.base(), header.end));
         }
@@ -326,7 +358,7 @@ impl Engine {
 
     /// Notes where a part of a batch is now: in the plan, held, or nowhere.
     fn keep(&mut self, judged: Judged, item: &Arc<Item>, place: Place, (base, end): (i64, i64)) {
-        let Place { number, part, slot } = place;
+        let Place { number, part, slot, .. } = place;
         let held = |why| HeldPart { part, slot, base, end, why };
         match judged {
             Judged::Planned => self.writer.plan.frame(number, item).parts.push(held(Why::Ownership)),
@@ -360,6 +392,7 @@ impl Engine {
         match notice {
             Notice::Started => self.started()?,
             Notice::MayWrite { key, progress } => {
+                let progress = self.ownership.known(&key, progress);
                 let next = progress.as_ref().map(|progress| progress.position.next());
                 let former = progress.as_ref().map(|progress| progress.owner.to_string());
                 if former.as_deref().is_some_and(|former| former != link) {
@@ -611,8 +644,8 @@ impl Engine {
     /// The producer or the progress is lost: everything not committed is judged again, when the topic was read anew.
     fn lost(&mut self) {
         self.hold_planned();
+        self.ownership.lost_producer(self.working.settled());
         self.working.clear();
-        self.ownership.lost_producer();
     }
 
     /// Once a second: figures, and another look at what is held.
@@ -643,6 +676,7 @@ impl Engine {
         let Some(key) = self.writer.books.partitions.key(part.slot) else { return false };
         match part.why {
             Why::Ownership | Why::Topic | Why::Unusable => true,
+            Why::Rewind => !self.rewind_wait.is_waiting(key),
             Why::Elsewhere => self.is_settled_elsewhere(key, part.base, part.end),
             Why::Beyond => self.working.position(key).is_none_or(|position| position.next() >= part.end),
         }
@@ -662,7 +696,8 @@ impl Engine {
                 held = self.held.len(),
                 batches_waiting = self.feed.len(),
                 destination,
-                "the drain was given up; what was not acknowledged will be named as missing after the next start"
+                kept = self.feed.is_kept(),
+                "the drain was given up; what was not acknowledged is delivered after the next start where it is kept in a spool, else named as missing"
             );
         }
         self.writer.books.store_sessions();

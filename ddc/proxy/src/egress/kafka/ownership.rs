@@ -2,16 +2,20 @@
 //!
 //! The protocol itself is [`ddc_progress::Owners`]; here are the calls to the cluster, and their answers.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ddc_kafka::admin::Admin;
 use ddc_kafka::context::Reporter;
 use ddc_kafka::settings::ClientSettings;
 use ddc_kafka::topic_log::{TopicLog, TopicLogError};
+use ddc_link::receiver::PartitionKey;
 use ddc_progress::{
-    Action, Applied, Notice, Outcome, Owners, OwnersConfig, ProgressTable, Ticket, transactional_id,
+    Action, Applied, MAX_CLAIMS, Memory, Notice, Outcome, Owners, OwnersConfig, Progress, ProgressTable,
+    Ticket, transactional_id,
 };
 use ddc_telemetry::log::RateLimit;
+use ddc_telemetry::{EgressMetrics, LinkMetrics};
 use rdkafka::ClientConfig;
 
 use super::writer::{CALL, Ended, Writer};
@@ -25,6 +29,9 @@ use crate::sink::progress_topic::{self, Ensured, PROGRESS_TOPIC as TOPIC};
 const LOG_EVERY: Duration = Duration::from_secs(10);
 /// The topic is looked at this often when nothing waits for it.
 const FOLLOW_EVERY: Duration = Duration::from_millis(50);
+
+/// A record of the topic.
+type KeyAndValue = (Vec<u8>, Vec<u8>);
 
 /// What came of [`Ownership::act`].
 #[derive(Debug)]
@@ -54,6 +61,13 @@ pub(super) struct Ownership {
     was_open: bool,
     /// The topic is read until this offset, then the action is done.
     reading: Option<(Ticket, i64)>,
+    /// What was known when the producer or the reader was lost.
+    memory: Memory,
+    /// The topic is to be held against it when it was read to its end.
+    is_memory_due: bool,
+    /// What the topic has lost of this link's records: to be written before the reading counts as done.
+    owed: Option<(Ticket, Vec<KeyAndValue>)>,
+    metrics: Arc<LinkMetrics<EgressMetrics>>,
     followed_at: Instant,
     limit: RateLimit<&'static str>,
 }
@@ -64,6 +78,7 @@ impl Ownership {
         admin_config: ClientConfig,
         reporter: Reporter,
         transactional: bool,
+        metrics: Arc<LinkMetrics<EgressMetrics>>,
     ) -> Self {
         let config = OwnersConfig {
             link: settings.link.clone(),
@@ -84,6 +99,10 @@ impl Ownership {
             log: None,
             was_open: false,
             reading: None,
+            memory: Memory::new(settings.link.clone()),
+            is_memory_due: false,
+            owed: None,
+            metrics,
             followed_at: Instant::now(),
             limit: RateLimit::new(LOG_EVERY),
         }
@@ -91,7 +110,27 @@ impl Ownership {
 
     /// Whether an action waits for an answer, so that there is no time to sleep.
     pub(super) fn is_busy(&self) -> bool {
-        self.reading.is_some()
+        self.reading.is_some() || self.owed.is_some()
+    }
+
+    /// Where a partition stands that may be written now: as the topic says, or as it said before it lost that.
+    pub(super) fn known(&self, key: &PartitionKey, progress: Option<Progress>) -> Option<Progress> {
+        match (progress, self.memory.progress(key)) {
+            (Some(now), Some(lost)) if now.position.next() >= lost.position.next() => Some(now),
+            (_, Some(lost)) => {
+                tracing::error!(
+                    link = self.link,
+                    topic = TOPIC,
+                    source_topic = key.topic,
+                    partition = key.partition,
+                    next = lost.position.next(),
+                    owner = %lost.owner,
+                    "the progress topic has lost how far a partition of another link is settled; it is written from where it was known to stand"
+                );
+                Some(lost.clone())
+            }
+            (now, None) => now,
+        }
     }
 
     /// Does what the protocol asks for, until it has nothing to ask or a notice comes, which is the caller's. Only between
@@ -101,6 +140,9 @@ impl Ownership {
             // All that was known is to be read again, before anything is written.
             self.was_open = false;
             return Ok(Acted::Lost);
+        }
+        if let Some(acted) = self.restore(writer)? {
+            return Ok(acted);
         }
         while let Some(action) = self.owners.poll(&self.table, Instant::now()) {
             match action {
@@ -182,13 +224,66 @@ impl Ownership {
             && log.position() >= end
         {
             self.reading = None;
+            if std::mem::take(&mut self.is_memory_due) {
+                self.memory.compare(&self.table);
+                let records = self.memory.own_records(&self.table);
+                if !records.is_empty() {
+                    self.owed = Some((ticket, records));
+                    return;
+                }
+            }
             self.answer(ticket, Outcome::Done);
         }
     }
 
-    /// The producer is lost: what it wrote last, the topic says.
-    pub(super) fn lost_producer(&mut self) {
-        self.reading = None;
+    /// Writes again what the topic has lost, and has the topic read once more: nothing is written from a state that was lost.
+    /// `None`: there is nothing to do.
+    fn restore(&mut self, writer: &mut Writer) -> Result<Option<Acted>, GivenUp> {
+        let Some((ticket, records)) = self.owed.take() else { return Ok(None) };
+        if let Some(suppressed) = self.limit.allow("restore", Instant::now()) {
+            tracing::error!(
+                link = self.link,
+                topic = TOPIC,
+                records = records.len(),
+                suppressed,
+                "the progress topic has lost what this egress wrote there: it was deleted, made again or cut; it is written again from memory. \
+                 Find out who did that: had this egress been restarted meanwhile, records would be delivered twice"
+            );
+        }
+        for some in records.chunks(MAX_CLAIMS) {
+            match writer.commit_own(TOPIC, some)? {
+                Ended::Committed => self.metrics.progress_restored.add(some.len() as u64),
+                Ended::Aborted(_) => {
+                    // What is there already is written once more, with the same values.
+                    self.owed = Some((ticket, records));
+                    return Ok(Some(Acted::Nothing));
+                }
+                Ended::Lost => return Ok(Some(Acted::Lost)),
+            }
+        }
+        match self.high_watermark() {
+            Ok(end) => {
+                self.reading = Some((ticket, end));
+                self.is_memory_due = true;
+            }
+            Err(why) => {
+                self.is_memory_due = true;
+                let outcome = self.failed("the progress topic cannot be read", &why, writer);
+                self.answer(ticket, outcome);
+            }
+        }
+        Ok(Some(Acted::Nothing))
+    }
+
+    /// The producer is lost: what it wrote last, the topic says; unless it has lost that itself. `committed`: what is known to
+    /// be there, though it may not have been read yet.
+    pub(super) fn lost_producer<'a>(
+        &mut self,
+        committed: impl Iterator<Item = (&'a Arc<PartitionKey>, Progress)>,
+    ) {
+        self.memory.absorb(&self.table, committed);
+        self.is_memory_due = true;
+        (self.reading, self.owed) = (None, None);
         self.owners.lost_producer();
     }
 

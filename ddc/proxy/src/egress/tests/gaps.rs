@@ -243,7 +243,8 @@ fn each_change_is_published_and_that_is_remembered() {
     assert_eq!((&third["event"], &third["state"]), (&"closed".into(), &"closed".into()));
     let status = || egress.view().status()["missing_records"].clone();
     wait_for("nothing waits", || status()["waiting"] == 0 && status()["published"] == 1);
-    assert!(status()["trouble"].is_null());
+    assert!(status()["trouble"].is_null() && status()["waiting_since"].is_null());
+    assert_eq!(status()["dropped"], 0);
     assert!(egress.join().sound);
     assert_eq!(events(3).len(), 3, "nothing twice");
 }
