@@ -197,6 +197,22 @@ impl MissingReport {
         let now = Timestamp::now();
         let changed =
             self.change(|book| ranges.iter().flat_map(|range| book.close(&key, *range, now)).collect());
+        self.say_closed(changed);
+    }
+
+    /// The partitions in which something is missing.
+    pub(crate) fn open_partitions(&self) -> Vec<PartitionKey> {
+        lock(&self.book).open_partitions().cloned().collect()
+    }
+
+    /// Closes what the destination's progress says is settled, by whatever link's egress.
+    pub(crate) fn close_settled(&self, positions: &Positions) {
+        let now = Timestamp::now();
+        let changed = self.change(|book| book.close_settled(positions, now));
+        self.say_closed(changed);
+    }
+
+    fn say_closed(&self, changed: Vec<Entry>) {
         for Entry { gap, .. } in changed {
             tracing::info!(
                 link = self.link(),

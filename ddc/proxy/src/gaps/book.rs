@@ -200,6 +200,19 @@ impl GapBook {
     /// Agrees with the positions that an egress starts with: they are what decides which records it takes. Below a
     /// partition's `next` exactly its holes are open. Returns the gaps that this changed.
     pub fn reconcile(&mut self, positions: &Positions, now: Timestamp) -> Vec<Entry> {
+        let mut changed = self.close_settled(positions, now);
+        for (key, position) in positions.iter() {
+            for hole in position.holes() {
+                let finding =
+                    Finding { range: *hole, records: None, reason: MissingReason::Restart, session: None };
+                changed.extend(self.found(key, finding, now));
+            }
+        }
+        changed
+    }
+
+    /// Closes what is open here and settled by these positions, whoever has written them. Returns the gaps that this changed.
+    pub fn close_settled(&mut self, positions: &Positions, now: Timestamp) -> Vec<Entry> {
         let mut changed = Vec::new();
         for (key, position) in positions.iter() {
             let open: Vec<_> = self.partitions.get(key).into_iter().flat_map(BTreeMap::values).collect();
@@ -210,13 +223,15 @@ impl GapBook {
                     changed.extend(self.close(key, arrived, now));
                 }
             }
-            for hole in position.holes() {
-                let finding =
-                    Finding { range: *hole, records: None, reason: MissingReason::Restart, session: None };
-                changed.extend(self.found(key, finding, now));
-            }
         }
         changed
+    }
+
+    /// The partitions in which something is open.
+    pub fn open_partitions(&self) -> impl Iterator<Item = &PartitionKey> {
+        let is_open =
+            |entries: &BTreeMap<i64, Entry>| entries.values().any(|entry| !entry.gap.open.is_empty());
+        self.partitions.iter().filter(move |(_, entries)| is_open(entries)).map(|(key, _)| key)
     }
 
     /// Open offsets that a partition's position has not come to: after a crash they can still arrive in order. By

@@ -275,17 +275,38 @@ fn the_book_is_bounded_and_forgets_closed_gaps_first() {
     assert!(book.len() <= MAX_GAPS);
 }
 
+fn positions(next: i64, holes: &str) -> Positions {
+    let topic_id = "09".repeat(16);
+    serde_json::from_str(&format!(
+        "{{\"format\":1,\"positions\":[{{\"stream\":\"\",\"topic\":\"orders\",\"topic_id\":\"{topic_id}\",\"partition\":0,\
+         \"next\":{next},\"epoch\":1,\"origin\":0,\"count\":0,\"holes\":{holes}}}]}}"
+    ))
+    .unwrap()
+}
+
+/// The egress of another link has the partition, and fills its holes.
+#[test]
+fn what_another_link_has_filled_is_closed_and_nothing_else() {
+    let mut book = GapBook::new("plant-a");
+    book.found(&key(0), lost(10, 19), at(1));
+    book.found(&key(0), lost(90, 99), at(1));
+    book.found(&key(1), lost(5, 5), at(1));
+    assert_eq!(book.open_partitions().count(), 2);
+    // It does not know better than it has written: 15 is a hole, 95 to 99 it has not come to, 50 is its own to name.
+    let changed = book.close_settled(&positions(95, "[[15,15],[50,50]]"), at(3));
+    assert!(!changed.is_empty());
+    let mut open: Vec<_> = book.entries().flat_map(|entry| entry.gap.open.clone()).collect();
+    open.sort_unstable_by_key(|range| range.first);
+    let open: Vec<_> = open.iter().map(|range| (range.first, range.last)).collect();
+    assert_eq!(open, [(5, 5), (15, 15), (95, 99)]);
+    assert!(book.close_settled(&positions(95, "[[15,15]]"), at(4)).is_empty(), "once is enough");
+    book.close_settled(&positions(100, "[]"), at(5));
+    assert_eq!(book.open_partitions().collect::<Vec<_>>(), [&key(1)]);
+}
+
 /// An egress crashed: its positions are what it goes by.
 #[test]
 fn the_book_agrees_with_the_positions_of_the_next_life() {
-    let positions = |next: i64, holes: &str| -> Positions {
-        let topic_id = "09".repeat(16);
-        serde_json::from_str(&format!(
-            "{{\"format\":1,\"positions\":[{{\"stream\":\"\",\"topic\":\"orders\",\"topic_id\":\"{topic_id}\",\"partition\":0,\
-             \"next\":{next},\"epoch\":1,\"origin\":0,\"count\":0,\"holes\":{holes}}}]}}"
-        ))
-        .unwrap()
-    };
     let mut book = GapBook::new("plant-a");
     book.found(&key(0), lost(10, 19), at(1));
     book.found(&key(0), lost(30, 39), at(1));

@@ -663,12 +663,28 @@ impl Engine {
             self.metrics.dead_letter_bytes.set(bytes as f64);
         }
         self.writer.probe();
+        self.close_settled_elsewhere();
         self.shared.held.store(self.held.len() as u64, Relaxed);
         self.shared.partitions.store(self.working.len() as u64, Relaxed);
         self.shared.queued_batches.store(self.feed.len() as u64, Relaxed);
         *lock(&self.shared.topics) = self.routes.topics.destinations().map(ToString::to_string).collect();
         self.metrics.queue_bytes.set(self.feed.used() as i64);
         self.writer.books.store_sessions_in_time();
+    }
+
+    /// What this egress has named as missing may be filled by the link that has the partition now: its progress says so. What is
+    /// committed stays settled, so that the table may well be a little old.
+    fn close_settled_elsewhere(&mut self) {
+        let report = self.writer.books.report();
+        let mut settled = Positions::default();
+        for key in report.open_partitions() {
+            if let Some(progress) = self.ownership.table.progress(&key) {
+                settled.restore(&key, progress.position.clone());
+            }
+        }
+        if !settled.is_empty() {
+            report.close_settled(&settled);
+        }
     }
 
     /// Whether a chunk that is held may have another fate by now, though no notice says so.
