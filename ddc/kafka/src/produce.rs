@@ -1,8 +1,8 @@
 //! Hands records to a producer with the fewest allocations that librdkafka allows.
 //!
 //! The binding's own call makes a C string of the topic and of every header's name for every record and looks the topic up by name,
-//! under the client's lock. Here a topic is looked up once, and names go over as they are: with their length, so that also names
-//! that are not UTF-8, or hold a zero, arrive unchanged. Answers come as ever, through the producer's context.
+//! under the client's lock. Here a topic is looked up once, and names go over as they are, so that also names that are not UTF-8 arrive
+//! unchanged. Answers come as ever, through the producer's context.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};

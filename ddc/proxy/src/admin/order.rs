@@ -26,14 +26,18 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// Takes one and answers it. An empty body stands for `{}`.
+    /// Takes one and answers it. An empty body stands for `{}`. Who cannot obey any says so, whatever the order is.
     pub(super) async fn take<T: DeserializeOwned>(
         &self,
         asked: AskedFor,
+        cannot: Option<Response>,
         obey: impl FnOnce(T) -> Response + Send + 'static,
     ) -> Response {
         if let Err(why) = guard(asked.headers()) {
             return refused(StatusCode::FORBIDDEN, why);
+        }
+        if let Some(answer) = cannot {
+            return answer;
         }
         let body = match self.body(asked).await {
             Ok(body) => body,

@@ -48,8 +48,9 @@ async fn order(
     asked: AskedFor,
     act: impl FnOnce(&Pauses, &Request) -> Result<(), PauseError> + Send + 'static,
 ) -> Response {
+    let cannot = state.pauses().is_none().then(no_ingress);
     ORDER
-        .take(asked, move |request: Request| {
+        .take(asked, cannot, move |request: Request| {
             let Some(pauses) = state.pauses() else { return no_ingress() };
             match act(pauses, &request) {
                 Ok(()) => {

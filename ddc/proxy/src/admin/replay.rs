@@ -48,8 +48,9 @@ pub(super) async fn post(
     Extension(peer): Extension<Peer>,
     asked: AskedFor,
 ) -> Response {
+    let cannot = state.replays().is_none().then(no_ingress);
     ORDER
-        .take(asked, move |request: Request| {
+        .take(asked, cannot, move |request: Request| {
             let Some(replays) = state.replays() else { return no_ingress() };
             match replays.begin(request, &peer.0, wall().as_secs()) {
                 Ok((job, true)) => (StatusCode::ACCEPTED, shown(&job)).into_response(),

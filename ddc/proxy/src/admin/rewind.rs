@@ -43,8 +43,9 @@ pub(super) async fn post(
     Extension(peer): Extension<Peer>,
     asked: AskedFor,
 ) -> Response {
+    let cannot = state.rewinds().is_none().then(no_ingress);
     ORDER
-        .take(asked, move |request: Request| {
+        .take(asked, cannot, move |request: Request| {
             let Some(rewinds) = state.rewinds() else { return no_ingress() };
             match rewinds.begin(request, &peer.0, Instant::now(), wall()) {
                 Ok((report, true)) => (StatusCode::ACCEPTED, shown(&report)).into_response(),

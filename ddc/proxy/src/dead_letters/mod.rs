@@ -131,7 +131,7 @@ impl DeadLetters {
     }
 
     /// What to do about a letter that its topic did not take. `attempts`: how often it was given. The letter must have been
-    /// the only one of its produce request, since a broker judges all of a request (see [`verdict`]).
+    /// the only one of its produce request, since a broker judges all of a request (see [`verdict()`]).
     pub fn after(&self, letter: &Letter, code: Code, attempts: u32) -> Next {
         match verdict(code, true) {
             // Passes by itself, or the producer must be built anew first.

@@ -49,7 +49,7 @@ const LEDGER_INTERVAL: Duration = Duration::from_secs(30);
 const LEDGER_CHANGED: Duration = Duration::from_secs(1);
 /// How long a stop waits for what is packed to be sent.
 const DRAIN: Duration = Duration::from_secs(15);
-/// A stop takes no longer than this, also when the brokers and the network are away: [`DRAIN`], the last commit, the
+/// A stop takes no longer than this, also when the brokers and the network are away: `DRAIN`, the last commit, the
 /// goodbye, and leaving the group. Whoever joins the threads may give up then.
 pub const STOP_BOUND: Duration = Duration::from_secs(25);
 /// A thread that has not moved for this long hangs.

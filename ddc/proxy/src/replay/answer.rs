@@ -18,7 +18,7 @@ pub enum Stopped {
     /// Somebody cancelled it, or the process stops.
     #[error("it was ended before its end")]
     Asked,
-    /// The packed slices must be read again; see [`super::port`].
+    /// The packed slices must be read again; see the module `port`.
     #[error("blocks were lost before they were sent")]
     Lost,
     /// The brokers do not give what is needed.

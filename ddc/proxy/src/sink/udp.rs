@@ -61,7 +61,7 @@ impl StreamSocket {
         &self.stream
     }
 
-    /// Sends a datagram as it is. Returns within [`SEND_WAIT`] and a few system calls.
+    /// Sends a datagram as it is. Returns within `SEND_WAIT` and a few system calls.
     pub fn send(&mut self, now: Instant, datagram: &[u8]) -> Result<(), NotSent> {
         if self.socket.is_none() && now >= self.retry_at {
             self.reopen(now);
