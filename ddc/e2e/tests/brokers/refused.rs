@@ -113,6 +113,32 @@ fn or_a_line_in_a_file() {
     assert_eq!(letters, [REFUSED], "once, though attempts were taken back");
 }
 
+/// `max.message.bytes` bounds what is written at once, not only a record.
+#[test]
+fn sound_records_that_are_too_large_only_together_arrive() {
+    let topic = "refused-together";
+    let (source, destination) = clusters(Pair::kafka_4());
+    source.create(topic, 1, &[]);
+    destination.create(topic, 1, &[("max.message.bytes", "20000")]);
+    let producer = Producer::new(source.brokers());
+    let mut number = 1_u64;
+    for _ in 0..1500 {
+        // Does not compress.
+        let mut bytes = || {
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (number >> 56) as u8
+        };
+        let value = (0..500).map(|_| bytes()).collect();
+        producer.send(topic, 0, &Sample { value: Some(value), ..sample(0, now_millis()) });
+    }
+    producer.flush();
+    let link = Link::new(topic, source.brokers(), destination.brokers(), &[topic]);
+    let (_ingress, egress) = link.start();
+    let outcome = Crossing::new(&source, &destination, topic).settle(LIMIT);
+    outcome.assert_sound();
+    assert_eq!((outcome.lost.len(), outcome.duplicated.len(), egress.named_missing().len()), (0, 0, 0));
+}
+
 #[test]
 fn a_timestamp_can_be_clamped() {
     let topic = "refused-c";
