@@ -88,8 +88,12 @@ test-kubernetes: ## The chart against a real API server
 test-fresh-root: ## make demo and make test in a fresh Debian 12 root (needs root and mmdebstrap)
 	@scripts/fresh-root.sh
 
+.PHONY: test-kafka-3
+test-kafka-3: ## Every end-to-end test that has a variant for Kafka 3.x, with it
+	@scripts/test.sh kafka-3
+
 .PHONY: test-all
-test-all: test dist test-arm64 test-packages test-one-way test-images test-compose test-ansible test-kubernetes test-fresh-root ## All of them
+test-all: test test-kafka-3 dist test-arm64 test-packages test-one-way test-images test-compose test-ansible test-kubernetes test-fresh-root ## All of them
 
 .PHONY: fmt
 fmt: ## Formats the Rust code

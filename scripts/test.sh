@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # `make test`: everything that must hold before a change is done. Stages in order of cost; each prints its minutes.
+# `scripts/test.sh kafka-3` is `make test-kafka-3`: every end-to-end test that has a variant for Kafka 3.x, with it.
 # A failed stage does not stop the others, except where nothing after it could run. What can't be checked, because a
 # tool is not to be had, has failed.
 #
@@ -26,6 +27,14 @@ E2E_LIMIT=40m
 DEMO_LIMIT=5m
 CHAOS_LIMIT=12m
 
+# Of the variants for Kafka 3.x these are in `make test`: all fields, exactly once over a crash, a secure link, reading of transactions.
+KAFKA_3_SAMPLE=(
+  fields::every_field_is_intact_on_kafka_3
+  restarts::egress_killed_on_kafka_3
+  security::sasl_ssl_to_mutual_tls_on_kafka_3
+  topic_log::transactions_on_kafka_3
+)
+
 LOGS=$(mktemp -d)
 trap 'rm -rf "$LOGS"' EXIT
 PASSED=0 FAILED=0 IGNORED=0 SUMMARY=()
@@ -34,6 +43,11 @@ main() {
   stage setup scripts/setup.sh --for test || finish
   use_rust || die "$EX_UNAVAILABLE" "no Rust $(rust_version_wanted) or later, although setup.sh ended well"
   say "Rust: $(rustc --version), $(command -v cargo)"
+  case ${1:-} in
+    "") ;;
+    kafka-3) kafka_3 ;;
+    *) die "$EX_USAGE" "usage: scripts/test.sh [kafka-3]" ;;
+  esac
 
   stage format cargo fmt --all -- --check || true
   stage shell scripts/shellcheck.sh || true
@@ -56,9 +70,17 @@ main() {
   stage helm helm/check.sh || true
   stage unit unit_tests || true
   stage brokers fetch_brokers || finish
-  stage e2e e2e_tests || true
+  stage e2e e2e_tests --skip kafka_3 || true
+  stage kafka-3 e2e_tests --exact "${KAFKA_3_SAMPLE[@]}" || true
   stage demo demo || true
   stage chaos chaos || true
+  finish
+}
+
+kafka_3() {
+  stage build build || finish
+  stage brokers fetch_brokers || finish
+  stage kafka-3 e2e_tests kafka_3 || true
   finish
 }
 
@@ -92,7 +114,7 @@ main() {
     deploy/kafka-dev/kafka.sh fetch "$KAFKA_4_VERSION" && deploy/kafka-dev/kafka.sh fetch "$KAFKA_3_VERSION"
   }
 
-  # Real brokers, real sockets, network namespaces; one after the other, since they measure and kill things.
+  # e2e_tests [FILTER…]: real brokers, real sockets, network namespaces; one after the other, since they measure and kill things.
   e2e_tests() {
     local selection
     mapfile -t selection < <(test_targets ddc/e2e/tests)
@@ -100,7 +122,7 @@ main() {
       say "no end-to-end tests in ddc/e2e/tests"
       return 1
     fi
-    cargo_test "$E2E_LIMIT" "${selection[@]}" -- --test-threads=1
+    cargo_test "$E2E_LIMIT" "${selection[@]}" -- --test-threads=1 "$@"
   }
 
   # The main job once more as a user would see it, with loss, so that repair is at work.

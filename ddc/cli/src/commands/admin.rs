@@ -29,8 +29,13 @@ pub(super) fn ask(place: &Place, method: &str, path: &str, body: Option<&[u8]>) 
         Err(error) => Err(Failure::new(
             Exit::Unavailable,
             format!(
-                "{place}: {}; is the ingress running? Without one a replay is possible: --offline, as the service's user",
-                super::words(&error)
+                "{place}: {}; is the ingress running, and is this its configuration file?{}",
+                super::words(&error),
+                if path.starts_with("/v1/replay") {
+                    " Without one a replay is possible: --offline, as the service's user"
+                } else {
+                    ""
+                }
             ),
         )),
     }

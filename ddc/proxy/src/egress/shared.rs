@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) receiving: AtomicBool,
     /// Set by the sink thread: why records do not reach the destination.
     pub(crate) sink_problem: Mutex<Option<String>>,
+    /// Set by the sink thread: a partition that has been waiting long for somebody else, and for what.
+    pub(crate) held_long: Mutex<Option<String>>,
     /// Set by the sink thread: the destination has answered once.
     pub(crate) connected: AtomicBool,
     /// Set by the sink thread: source partitions whose position is known.

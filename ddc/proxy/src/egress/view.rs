@@ -185,7 +185,7 @@ impl View {
             "in_flight_records": self.shared.in_flight.load(Relaxed),
             "producer_rebuilds": self.shared.rebuilds.load(Relaxed),
             "topics": *lock(&self.shared.topics),
-            "waiting_for": *lock(&self.shared.sink_problem),
+            "waiting_for": lock(&self.shared.sink_problem).clone().or_else(|| lock(&self.shared.held_long).clone()),
             "last_error": error.map(|error| json!({
                 "reason": error.verdict.reason,
                 "text": error.text,

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ddc_spool::Span;
 
@@ -161,5 +162,57 @@ impl Held {
     /// Chunks held.
     pub(super) fn len(&self) -> usize {
         self.parts
+    }
+}
+
+/// What is held so long for the progress topic or for another link is told: nobody else may ever settle it.
+const LONG: Duration = Duration::from_mins(1);
+/// A partition that is seen again within this time was only being judged meanwhile.
+const BLINK: Duration = Duration::from_secs(10);
+
+/// For how long partitions have been waiting for somebody else.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// By partition: since when, when last, and why.
+    since: HashMap<u32, (Instant, Instant, Why)>,
+}
+
+impl Waiting {
+    /// Looks at what is held now. The partition that waits longest, if that is long; since when, and why.
+    pub(super) fn look(&mut self, held: &Held, now: Instant) -> Option<(u32, Instant, Why)> {
+        for part in held.parts().filter(|part| matches!(part.why, Why::Elsewhere | Why::Unusable)) {
+            let (_, last, why) = self.since.entry(part.slot).or_insert((now, now, part.why));
+            (*last, *why) = (now, part.why);
+        }
+        self.since.retain(|_, (_, last, _)| now.saturating_duration_since(*last) <= BLINK);
+        let (slot, (since, _, why)) = self.since.iter().min_by_key(|(_, (since, ..))| *since)?;
+        (now.saturating_duration_since(*since) >= LONG).then_some((*slot, *since, *why))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that fails should panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_long_for_somebody_else_is_told() {
+        let part = |slot, why| HeldPart { part: slot, slot, base: 0, end: 1, why };
+        let span = Kept::Spool(Span { start: 0, end: 64 });
+        let mut held = Held::default();
+        held.insert(1, &[part(1, Why::Topic), part(2, Why::Elsewhere)], || span.clone());
+        let (mut waiting, begin) = (Waiting::default(), Instant::now());
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        for second in 0..60 {
+            assert_eq!(waiting.look(&held, at(second)), None);
+        }
+        assert_eq!(waiting.look(&held, at(60)), Some((2, begin, Why::Elsewhere)));
+        // Taken out to be judged, and back with another reason.
+        let (number, kept, _) = held.take(0, |part| part.slot == 2).unwrap();
+        assert_eq!(waiting.look(&held, at(61)), Some((2, begin, Why::Elsewhere)));
+        held.insert(number, &[part(2, Why::Unusable)], || kept);
+        assert_eq!(waiting.look(&held, at(62)), Some((2, begin, Why::Unusable)));
+        held.take(0, |part| part.slot == 2);
+        assert_eq!(waiting.look(&held, at(80)), None, "a topic that is not there is told by others");
     }
 }

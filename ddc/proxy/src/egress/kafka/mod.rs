@@ -63,7 +63,7 @@ use crate::gaps::Timestamp;
 use crate::sink::destination::Destinations;
 use crate::sink::progress_topic::PROGRESS_TOPIC as TOPIC;
 use crate::sink::topics::TopicMap;
-use held::{Held, HeldPart, Kept, Why};
+use held::{Held, HeldPart, Kept, Waiting, Why};
 use judge::Judged;
 use ownership::{Acted, Ownership};
 use plan::{Note, Plan};
@@ -119,6 +119,7 @@ struct Engine {
     working: WorkingCopy,
     held: Held,
     rewind_wait: RewindWait,
+    waiting: Waiting,
     routes: Routes,
     writer: Writer,
     late: LateRecords,
@@ -190,6 +191,7 @@ impl Engine {
             working: WorkingCopy::new(settings.set.clone(), settings.link.clone()),
             held: Held::default(),
             rewind_wait: RewindWait::new(settings.rewind_wait),
+            waiting: Waiting::default(),
             late: settings.late,
             interval: if transactional { settings.transaction_interval } else { PROGRESS_EVERY },
             lost_progress: settings.lost_progress,
@@ -664,12 +666,35 @@ impl Engine {
         }
         self.writer.probe();
         self.close_settled_elsewhere();
+        self.tell_who_waits(now);
         self.shared.held.store(self.held.len() as u64, Relaxed);
         self.shared.partitions.store(self.working.len() as u64, Relaxed);
         self.shared.queued_batches.store(self.feed.len() as u64, Relaxed);
         *lock(&self.shared.topics) = self.routes.topics.destinations().map(ToString::to_string).collect();
         self.metrics.queue_bytes.set(self.feed.used() as i64);
         self.writer.books.store_sessions_in_time();
+    }
+
+    /// A partition may wait for ever for what nobody does: that must be seen.
+    fn tell_who_waits(&mut self, now: Instant) {
+        let long = self.waiting.look(&self.held, now);
+        let told = long.and_then(|(slot, since, why)| {
+            let key = self.writer.books.partitions.key(slot)?;
+            let seconds = now.saturating_duration_since(since).as_secs();
+            let (topic, partition) = (&key.topic, key.partition);
+            let what = match why {
+                Why::Unusable => "its record in ddc-progress cannot be used",
+                _ => "another link of the set has claimed it and has not settled these records",
+            };
+            if let Some(suppressed) = self.limit.allow("held long", now) {
+                tracing::warn!(
+                    link = self.metrics.link(), topic, partition, seconds, what, suppressed,
+                    "records are held for long; look at the egress that has the partition, and at its claims in ddc-progress"
+                );
+            }
+            Some(format!("{topic}/{partition} is held for {seconds} s: {what}"))
+        });
+        *lock(&self.shared.held_long) = told;
     }
 
     /// What this egress has named as missing may be filled by the link that has the partition now: its progress says so. What is
