@@ -2,6 +2,7 @@
 # Measures DDC between two real brokers beside a bare loop, in one run, and prints one table in Markdown.
 #
 #   scripts/measure.sh [--records N] [--size BYTES] [--rounds N] [--rate RATE] [--only PART,…]
+#   scripts/measure.sh spool [DIRECTORY]    the spool alone, beside dd's way of writing; wants 12 GB there
 #
 # Builds the release binary, starts two Kafka brokers in a temporary directory, ends them at the end. Takes minutes;
 # nothing else should run on the machine meanwhile. Progress goes to standard error, the table to standard output.
@@ -22,6 +23,13 @@ DESTINATION_PORT=$((SOURCE_PORT + 10))
 scripts/setup.sh --for test
 use_rust || die "$EX_UNAVAILABLE" "no Rust $(rust_version_wanted) or later, although setup.sh ended well"
 target=$(target_dir)
+if [[ ${1:-} == spool ]]; then
+  cargo build --quiet --release --locked -p ddc-spool --example append_speed
+  work=$(mktemp -d -p "${2:-${TMPDIR:-/tmp}}")
+  trap 'rm -rf "$work"' EXIT
+  "$target/release/examples/append_speed" "$work" 1024 10240
+  exit
+fi
 cargo build --quiet --release --locked -p ddc-cli
 cargo build --quiet --release --locked -p ddc-e2e --example measure
 

@@ -12,6 +12,15 @@ pub(crate) const PARTITIONS: u32 = 4;
 /// Fills `topic` with `records` values of `size` bytes and keys of 8, evenly over [`PARTITIONS`].
 /// `random` values cannot be compressed.
 pub(crate) fn fill(brokers: &str, topic: &str, records: u64, size: usize, random: bool) {
+    produce(brokers, topic, size, random, |index| index < records);
+}
+
+/// The same with random values, for as long as `more` says so of the number of records so far.
+pub(crate) fn pour(brokers: &str, topic: &str, size: usize, more: impl FnMut(u64) -> bool) {
+    produce(brokers, topic, size, true, more);
+}
+
+fn produce(brokers: &str, topic: &str, size: usize, random: bool, mut more: impl FnMut(u64) -> bool) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("enable.idempotence", "true")
@@ -22,7 +31,8 @@ pub(crate) fn fill(brokers: &str, topic: &str, records: u64, size: usize, random
     let lifeline = Lifeline::default();
     let mut numbers = Numbers(1);
     let mut value = Vec::with_capacity(size);
-    for index in 0..records {
+    let mut index = 0;
+    while more(index) {
         write_value(&mut value, &mut numbers, index, size, random);
         let key = format!("k{:07}", index % 10_000_000);
         let mut record = BaseRecord::to(topic)
@@ -35,6 +45,7 @@ pub(crate) fn fill(brokers: &str, topic: &str, records: u64, size: usize, random
             lifeline.look(&producer);
             record = back;
         }
+        index += 1;
         if index % 1000 == 0 {
             producer.poll(Duration::ZERO);
         }

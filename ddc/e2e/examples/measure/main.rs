@@ -16,6 +16,7 @@
 //! | `mirror`     | MirrorMaker 2, in the same rounds                                                |
 //! | `latency`    | one record alone: end to end, and the link's own part beside a bare UDP datagram |
 //! | `memory`     | idle; a slow link; a destination that is away: resident memory beside the budget |
+//! | `outage`     | a destination that is away for a minute, then back                              |
 //! | `demo`       | `ddc demo`, as a user runs it                                                    |
 //! | `pair`       | an ingress and an egress as processes, and what /proc and /metrics tell of them   |
 //! | `load`       | the records                                                                     |
@@ -35,6 +36,7 @@ mod latency;
 mod load;
 mod memory;
 mod mirror;
+mod outage;
 mod pair;
 mod table;
 mod throughput;
@@ -66,7 +68,7 @@ pub(crate) struct Options {
 }
 
 const USAGE: &str = "measure --ddc PATH --kafka-home DIR --source HOST:PORT --destination HOST:PORT [--records N] \
-                     [--size BYTES] [--rounds N] [--rate RATE] [--only throughput,mirror,latency,memory,demo]";
+                     [--size BYTES] [--rounds N] [--rate RATE] [--only throughput,mirror,latency,memory,outage,demo]";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -84,6 +86,9 @@ fn main() {
     }
     if wanted("memory") {
         memory::measure(&options, &mut table);
+    }
+    if wanted("outage") {
+        outage::measure(&options, &mut table);
     }
     if wanted("demo") {
         demo::measure(&options, &mut table);
