@@ -408,7 +408,7 @@ metrics! {
         /// Times a file of the spool was forced onto the disk.
         spool_fsyncs: Counter, unit = Events;
         /// How long forcing a file of the spool onto the disk took, whether it succeeded or not; long on a disk that is slow, or busy with others.
-        spool_fsync_seconds: Histogram, unit = Seconds;
+        spool_fsync_latency_seconds: Histogram, unit = Seconds;
         /// Errors of the spool's disk, by what was tried.
         spool_errors: Counters<SpoolOperation>, unit = Events;
         /// Heartbeats received.

@@ -263,8 +263,8 @@ fn the_page_of_the_most_links_is_bounded() {
         registry.egress(&format!("link-{n}")).unwrap();
     }
     let lines = registry.render().lines().count();
-    // Prometheus takes 100,000 samples of one target (`sample_limit` in deploy/prometheus).
-    assert!((70_000..95_000).contains(&lines), "{lines}");
+    // Prometheus takes 150,000 samples of one target (`sample_limit` in deploy/prometheus).
+    assert!((70_000..140_000).contains(&lines), "{lines}");
 }
 
 #[test]

@@ -66,6 +66,7 @@ fn many_small_ranges_take_seconds() {
     let mut link = Link::new(topic, source.brokers(), destination.brokers(), &[topic, tail]);
     link.ingress.set("source.kafka.start_at", "latest");
     let ingress = link.start_ingress();
+    ingress.wait_ready();
     let (mut arguments, mut wanted) = (Vec::new(), 0);
     let of_partition = ranges / partitions;
     for number in 0..ranges {
@@ -146,7 +147,7 @@ fn it_goes_on_after_a_kill() {
     });
     ingress.kill();
     let (code, _, errors) = run(&link, &["--status".into()]);
-    assert!(code == 69 && errors.contains("is the ingress running?"), "{code} {errors}");
+    assert!(code == 69 && errors.contains("is the ingress running"), "{code} {errors}");
 
     let ingress = link.start_ingress();
     ingress.wait_logged(&["a replay of a former run goes on", "case-1"]);

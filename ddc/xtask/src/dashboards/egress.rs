@@ -204,7 +204,7 @@ fn delivering() -> Vec<Panel> {
                 Query {
                     unit: Some("s"),
                     ..over(
-                        "(time() - {0}) * ({1} > bool 0)",
+                        "(time() - {0}) * ({1} > bool 0) or {1} * 0",
                         [
                             series("ddc_egress_gap_records_oldest_timestamp_seconds").now(),
                             series("ddc_egress_gap_records_waiting").now(),
@@ -323,7 +323,7 @@ fn spool() -> Vec<Panel> {
         lines(
             "Time to force the spool onto the disk",
             "Of each call, failed ones included. A disk that needs longer than `[spool] fsync` names is too slow, or shared with somebody: a power cut costs that much more.",
-            durations("ddc_egress_spool_fsync_seconds"),
+            durations("ddc_egress_spool_fsync_latency_seconds"),
         )
         .wide(24)
         .runbooks(&["SpoolErrors", "SpoolFilling"]),

@@ -36,7 +36,8 @@ pub(crate) fn open_spool(
 ) -> anyhow::Result<(FeedIn, FeedOut)> {
     let SpoolParts { mut options, held_limit, max_batch_bytes, metrics, shared, recycle } = parts;
     let durations = Arc::clone(&metrics);
-    options.fsync_observer = FsyncObserver::new(move |took| durations.spool_fsync_seconds.observe(took));
+    options.fsync_observer =
+        FsyncObserver::new(move |took| durations.spool_fsync_latency_seconds.observe(took));
     let directory = options.directory.clone();
     let (when_full, limit_bytes) = (options.when_full, options.max_bytes);
     let Opened { spool, appender, reader, report } = Spool::open(options).context("[spool]")?;
