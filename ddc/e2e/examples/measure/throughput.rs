@@ -243,8 +243,13 @@ fn report(options: &Options, rounds: &Rounds, table: &mut Table) {
         ratio(cpu(ddc), bare_cpu.clone()),
     );
     if !mirror.is_empty() {
+        // DDC's start is always counted: it takes no time.
         table.ratio(
-            "the same ÷ MirrorMaker 2 from its first record on (goal: ≤ 0.2)",
+            "the same ÷ MirrorMaker 2, its start included (goal: ≤ 0.2)",
+            ratio(cpu(ddc), mirror.iter().map(|run| run.start_cpu + run.cpu).collect()),
+        );
+        table.ratio(
+            "the same ÷ MirrorMaker 2 from its first record on",
             ratio(cpu(ddc), mirror.iter().map(|run| run.cpu).collect()),
         );
     }
