@@ -46,6 +46,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 type Mock = MockCluster<'static, DefaultProducerContext>;
 
 fn config(directory: &Path, brokers: &str) -> EgressConfig {
+    let rest = format!(
+        "[sink]\nbuffer = \"64MiB\"\n[sink.kafka]\nbrokers = [\"{brokers}\"]\n\
+         create_topics = false\ndrain_timeout = \"10s\"\n[sink.kafka.rename]\norders = \"site-a-orders\"\n"
+    );
+    config_with(directory, &rest)
+}
+
+/// An egress with these tables besides `[link]`; on a port that is free.
+fn config_with(directory: &Path, rest: &str) -> EgressConfig {
     let key = directory.join("key");
     if !key.exists() {
         let mut file =
@@ -55,8 +64,7 @@ fn config(directory: &Path, brokers: &str) -> EgressConfig {
     }
     let text = format!(
         "[link]\nname = \"t\"\nid = 1\nlisten = \"127.0.0.1:7401\"\nstate_dir = \"{0}/state\"\nsocket_buffer = \"4MiB\"\n\
-         [[link.keys]]\nid = 1\nfile = \"{1}\"\n[sink]\nbuffer = \"64MiB\"\n[sink.kafka]\nbrokers = [\"{brokers}\"]\n\
-         create_topics = false\ndrain_timeout = \"10s\"\n[sink.kafka.rename]\norders = \"site-a-orders\"\n",
+         [[link.keys]]\nid = 1\nfile = \"{1}\"\n{rest}",
         directory.display(),
         key.display(),
     );

@@ -5,19 +5,8 @@ use crate::gaps::{GapState, journal};
 
 /// An egress of one stream, `statsd`, which is sent on to this address.
 fn config(directory: &Path, to: SocketAddr, late: &str) -> EgressConfig {
-    let key = directory.join("key");
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&key).unwrap();
-    writeln!(file, "{}", "07".repeat(KEY.len())).unwrap();
-    let text = format!(
-        "[link]\nname = \"t\"\nid = 1\nlisten = \"127.0.0.1:7401\"\nstate_dir = \"{}/state\"\nsocket_buffer = \"4MiB\"\n\
-         [[link.keys]]\nid = 1\nfile = \"{}\"\n[sink.udp]\nstreams = {{ statsd = \"{to}\" }}\nlate = \"{late}\"\n",
-        directory.display(),
-        key.display(),
-    );
-    let loaded = crate::config::parse(&directory.join("egress.toml"), &text, None, &|_| None).unwrap();
-    let Config::Egress(mut config) = loaded.config else { panic!("an egress") };
-    config.listen = "127.0.0.1:0".parse().unwrap();
-    config
+    let rest = format!("[sink.udp]\nstreams = {{ statsd = \"{to}\" }}\nlate = \"{late}\"\n");
+    config_with(directory, &rest)
 }
 
 /// Loses `10..20` of thirty datagrams and sends them again. Returns the offsets in the order in which their datagrams came out,
