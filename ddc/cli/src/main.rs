@@ -75,7 +75,7 @@ fn main() -> ExitCode {
         Ok(()) => Exit::Success.into(),
         Err(failure) => {
             for line in &failure.lines {
-                eprintln!("ddc: {line}");
+                commands::remark(line);
             }
             failure.exit.into()
         }

@@ -51,6 +51,30 @@ fn wrong_command_lines_end_with_64() {
     }
 }
 
+/// A time that no ingress would take, though none runs.
+#[test]
+fn a_time_that_is_none_or_to_come_ends_with_64() {
+    let directory = filled();
+    for command in [&["rewind"][..], &["pause"], &["pause", "--dry-run"]] {
+        for since in ["soon", "0s", "-5s", "2999-03-01T08:15:30Z"] {
+            let arguments = [command, &["-c", "ingress.toml", "--since", since]].concat();
+            let (code, out, errors) = ddc(directory.path(), &arguments);
+            assert_eq!((code, out.as_str()), (64, ""), "{errors}");
+            assert!(errors.contains(since) && errors.contains("20s"), "{errors}");
+        }
+    }
+}
+
+/// Nobody reads the errors: the exit code is still the right one.
+#[test]
+fn nobody_listens_on_standard_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ddc"));
+    let status = command.args(["check", "-c", "/nowhere.toml"]).stderr(writer).status().unwrap();
+    assert_eq!(status.code(), Some(78));
+}
+
 /// What can be seen to be wrong without anybody's answer ends with 64, and nothing was asked.
 #[test]
 fn a_replay_that_is_wrong_by_itself_is_refused() {

@@ -138,7 +138,8 @@ fn one_gap_is_shown_with_what_to_do() {
 #[test]
 fn what_is_exported_is_a_gap_file() {
     let (directory, _journal, book) = site();
-    let (code, json, _) = gaps(directory.path(), &["export", "-c", "egress.toml", "--all"]);
+    let (code, json, _) = gaps(directory.path(), &["export", "-c", "egress.toml", "--all", "-o", "-"]);
+    assert!(!directory.path().join("-").exists());
     assert_eq!(code, 0);
     let file = GapFile::parse(json.as_bytes()).unwrap();
     let (site, link) = (file.site.as_ref().map(ToString::to_string), file.link.as_str());

@@ -192,7 +192,7 @@ impl List {
 
     fn print(self, format: Format) -> Result<(), Failure> {
         for id in &self.unreadable {
-            eprintln!("ddc: {id} cannot be read: the line is torn or was changed");
+            super::remark(&format!("{id} cannot be read: the line is torn or was changed"));
         }
         if format == Format::Json {
             return print(&self.lines);

@@ -58,7 +58,7 @@ enum What {
         /// JSON, or CSV for spreadsheets and for gateways that let no JSON pass
         #[arg(long, value_enum, default_value_t = FileFormat::Json)]
         format: FileFormat,
-        /// The file to write, whole or not at all; standard output without it
+        /// The file to write, whole or not at all; standard output without it, and for "-"
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
@@ -130,8 +130,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         What::Export { choice, format, output } => {
             let bytes = choice.file(*format)?;
             match output {
-                Some(path) => write(path, &bytes),
-                None => print_bytes(&bytes),
+                Some(path) if path.as_os_str() != "-" => write(path, &bytes),
+                _ => print_bytes(&bytes),
             }
         }
     }
@@ -168,7 +168,7 @@ impl Choice {
         };
         if let Some(remark) = remark {
             // Not into the file, and it is no failure.
-            eprintln!("ddc: {remark}");
+            super::remark(&remark);
         }
         let Place { link, link_id, site, .. } = place;
         let file = GapFile { site, link, link_id, exported_at: Timestamp::now(), gaps };

@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let key = SecretKey::new(bytes);
     let Some(path) = &arguments.out else {
         // The fingerprint must not end up in the file that standard output is sent to.
-        eprintln!("ddc: key with fingerprint {}", key.fingerprint());
+        super::remark(&format!("key with fingerprint {}", key.fingerprint()));
         return print(&key.to_file_text());
     };
     let shown = path.display();

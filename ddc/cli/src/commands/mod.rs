@@ -32,6 +32,11 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Tells a person something beside the answer, on standard error. When that is gone there is nobody left to tell.
+pub(crate) fn remark(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "ddc: {text}");
+}
+
 /// An error of the system in words, without its number.
 fn words(error: &io::Error) -> String {
     let text = error.to_string();

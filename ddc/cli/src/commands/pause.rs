@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::admin::{ask, new_id, place, read};
 use super::print;
-use super::rewind::{end, rewind};
+use super::rewind::{end, past, rewind};
 use crate::exit::{Exit, Failure};
 
 /// Stop an ingress from reading until `ddc resume`; Kafka keeps the records
@@ -27,7 +27,7 @@ pub(crate) struct PauseArguments {
     file: PathBuf,
     /// When reading goes on, begin where it was so long ago (20s), or then (2026-03-01T08:15:30Z): what was sent since goes
     /// again, through whoever reads the partition next
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = past)]
     since: Option<String>,
     /// Who pauses: only by that name it is withdrawn
     #[arg(long, value_name = "NAME", default_value = ddc_proxy::pause::OPERATOR)]

@@ -182,8 +182,10 @@ fn by_itself(config: &IngressConfig, requests: Vec<Request>) -> Result<(), Failu
     let by = format!("uid {user} pid {}", std::process::id());
     for request in requests {
         let report = offline(config.clone(), request, &by, &cancel, |report| {
-            // Who does not read the progress does not want it.
-            let _ = print(&progress(report));
+            // Its end is told once, below. Who does not read the progress does not want it.
+            if !report.state.is_over() {
+                let _ = print(&progress(report));
+            }
         });
         end(&report.map_err(|error| unavailable(&error))?)?;
     }

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ddc_proxy::admin::client::Place;
-use ddc_proxy::rewind::{Named, PartitionReport, PartitionState, Report, Request, State};
+use ddc_proxy::rewind::{Named, PartitionReport, PartitionState, Report, Request, RequestError, State, since};
 use ddc_proxy::source::history::Reach;
 
 use super::admin::{ask, new_id, place, read};
@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     file: PathBuf,
     /// How long ago (20s, 5min), or when (2026-03-01T08:15:30Z)
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = past)]
     since: String,
     /// Only this topic; may be repeated. Without --topic and --partition: all that is read
     #[arg(long = "topic", value_name = "TOPIC")]
@@ -158,6 +158,12 @@ fn line(one: &PartitionReport) -> String {
         let _ = write!(line, "; {first} to {last} are deleted in Kafka");
     }
     line + "\n"
+}
+
+/// As the ingress will read it by its own clock; a wrong one is said here, whether it runs or not.
+pub(super) fn past(text: &str) -> Result<String, RequestError> {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since(text, wall).map(|_| text.to_owned())
 }
 
 fn partition(text: &str) -> Result<Named, String> {

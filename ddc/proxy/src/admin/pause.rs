@@ -79,6 +79,6 @@ fn shown(state: &Arc<dyn AdminState>) -> Response {
 fn no_ingress() -> Response {
     refused(
         StatusCode::NOT_FOUND,
-        "only an ingress that reads from Kafka can be paused: nothing else keeps what is sent meanwhile; stop it instead",
+        "this is no ingress that reads from Kafka, and only such a one can be paused: nothing else keeps what is sent meanwhile; name its configuration file, or stop this process instead",
     )
 }

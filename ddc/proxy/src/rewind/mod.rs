@@ -17,8 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use report::{PartitionReport, PartitionState, Report, State};
-pub(crate) use request::since;
-pub use request::{MAX_NAMED, Named, Request, RequestError, Which};
+pub use request::{MAX_NAMED, Named, Request, RequestError, Which, since};
 
 use crate::config::{IngressConfig, Source};
 use crate::ingress::Shared;

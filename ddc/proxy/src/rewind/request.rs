@@ -163,8 +163,11 @@ impl Request {
     }
 }
 
-/// How long ago that is.
-pub(crate) fn since(text: &str, wall: Duration) -> Result<Duration, RequestError> {
+/// How long ago that is, by the clock `wall` (since 1970).
+///
+/// # Errors
+/// Neither a duration above zero nor a time that is past.
+pub fn since(text: &str, wall: Duration) -> Result<Duration, RequestError> {
     let wrong = || RequestError::Since(text.chars().take(MAX_SINCE).collect());
     if text.len() > MAX_SINCE {
         return Err(wrong());

@@ -22,7 +22,7 @@
 //! | `spooled`| both ends of the spool                                         |
 //! | `frame`  | what stands in a frame of the spool                            |
 //! | `keeper` | the thread that checkpoints, drops the oldest, and measures    |
-//! | `notes`  | what the keeper has dropped, until the sink knows               |
+//! | `notes`  | what the next life must know: what was dropped, and whether progress was written |
 //! | `lost`   | who is hit when the oldest goes                                |
 
 mod frame;
@@ -153,7 +153,14 @@ impl FeedOut {
         }
     }
 
-    /// Whether anything was ever settled in the spool before this start: then somebody must know what (positions, progress).
+    /// Progress was written for what is settled next: from now on the destination must know of some.
+    pub(crate) fn progress_written(&self) {
+        if let Self::Spool(spool) = self {
+            spool.progress_written();
+        }
+    }
+
+    /// Whether progress was written from this spool before this start: then the destination must know of some.
     pub(crate) fn was_used(&self) -> bool {
         matches!(self, Self::Spool(spool) if spool.was_used())
     }

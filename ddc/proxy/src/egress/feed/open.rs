@@ -48,11 +48,11 @@ pub(crate) fn open_spool(
         tracing::warn!(
             link,
             bytes = report.table.len(),
-            "the table in the spool's checkpoint is none of this version's; what was dropped before may get another reason"
+            "the table in the spool's checkpoint is none of this version's; what was dropped before may get another reason, and a progress topic that was lost is not noticed"
         );
         Notes::default()
     });
-    let was_used = report.lowest > 0;
+    let was_used = notes.progress_written;
     let common = Arc::new(Common::new(link, spool, report.frames, notes));
     let keeper = Keeper::start(KeeperParts {
         common: Arc::clone(&common),

@@ -209,7 +209,6 @@ impl SpoolOut {
     }
 
     /// See [`super::FeedOut::reread`].
-    #[allow(dead_code, reason = "see FeedOut")]
     pub(super) fn reread(&mut self, span: Span) -> Result<Option<Box<Item>>, ReadError> {
         match self.common.spool.read(span.start) {
             Ok(frame) => Ok(made(&frame, &self.common).map(Box::new)),
@@ -227,7 +226,11 @@ impl SpoolOut {
         self.begins
     }
 
-    #[allow(dead_code, reason = "see FeedOut")]
+    /// See [`super::FeedOut::progress_written`].
+    pub(super) fn progress_written(&self) {
+        lock(&self.common.notes).progress_written = true;
+    }
+
     pub(super) fn was_used(&self) -> bool {
         self.was_used
     }
@@ -353,7 +356,6 @@ pub(super) struct SpoolSettler {
 }
 
 impl SpoolSettler {
-    #[allow(dead_code, reason = "see FeedOut")]
     pub(super) fn settle(&self, item: &Item) {
         for span in item.places() {
             self.settle_span(span);

@@ -143,6 +143,7 @@ fn what_goes_in_comes_out_and_again_after_a_restart_until_it_is_settled() {
     }
     assert!(output.used() >= 10 * LEN as u64, "{}", output.used());
     let spans: Vec<_> = items.iter().map(|item| item.span.unwrap()).collect();
+    output.progress_written();
     // Not in order, and one not at all.
     for item in [&items[1], &items[0], &items[3]] {
         output.settle(Arc::clone(item));

@@ -548,8 +548,12 @@ impl Engine {
     /// Commits the plan, or takes it back.
     fn commit(&mut self) -> Result<(), GivenUp> {
         self.refuse_planned();
+        let tells_progress = self.working.changes().next().is_some();
         match self.writer.commit(&self.working, TOPIC)? {
             Ended::Committed => {
+                if tells_progress {
+                    self.feed.progress_written();
+                }
                 self.working.committed();
                 let plan = std::mem::take(&mut self.writer.plan);
                 self.committed(plan);
