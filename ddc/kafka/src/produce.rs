@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use rdkafka::bindings as sys;
 use rdkafka::producer::{BaseProducer, ProducerContext};
@@ -94,6 +95,14 @@ impl<C: ProducerContext<DeliveryOpaque = usize> + 'static> TopicProducer<C> {
     /// The client: for everything but handing over.
     pub fn client(&self) -> &BaseProducer<C> {
         &self.client
+    }
+
+    /// Sends what lingers, and waits until all of it is answered, `wait` at the most; the context hears the answers.
+    pub fn flush(&self, wait: Duration) {
+        let millis = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+        // What it says is whether anything is left; whoever waits asks that by itself.
+        // SAFETY: the client is alive; the call may be made at any time.
+        unsafe { sys::rd_kafka_flush(self.client.native(), millis) };
     }
 
     /// Hands a record over; without waiting, and all of it is copied. The error says why it was not taken: then no answer comes.

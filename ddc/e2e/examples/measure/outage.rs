@@ -29,6 +29,7 @@ const WARM: Duration = Duration::from_secs(8);
 /// The spool counts as empty when no more waits than what comes in this time.
 const CAUGHT_UP: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+const TELL_EVERY: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_mins(5);
 
 /// Measures and reports.
@@ -69,9 +70,16 @@ pub(crate) fn measure(options: &Options, table: &mut Table) {
     let (back, before) = (Instant::now(), delivered());
     eprintln!("measure: destination back; {:.0} MB wait in the spool", waiting / 1e6);
     let enough = ARRIVAL as f64 * CAUGHT_UP.as_secs_f64();
+    let mut told = (back, before);
     while load.sent() as f64 - delivered() > enough {
         assert!(back.elapsed() < LONGEST, "the spool is not empty; the egress says:\n{}", pair.egress.log());
         thread::sleep(LOOK_EVERY);
+        if told.0.elapsed() >= TELL_EVERY {
+            let now = (Instant::now(), delivered());
+            let rate = (now.1 - told.1) * VALUE as f64 / (now.0 - told.0).as_secs_f64() / 1e6;
+            eprintln!("measure: back since {:.0} s, {rate:.0} MB/s", back.elapsed().as_secs_f64());
+            told = now;
+        }
     }
     let (seconds, drained) = (back.elapsed().as_secs_f64(), delivered() - before);
     let sent = load.end();

@@ -1,7 +1,7 @@
 //! The idempotent producer: records with every field as they were, answers by number.
 //!
 //! One thread owns it: it hands records over ([`Producer::send`]) and fetches the answers
-//! ([`Producer::answers`]). Nothing here waits; what to do about an answer is decided in `egress`.
+//! ([`Producer::answers`]). These never wait; what to do about an answer is decided in `egress`.
 //!
 //! Two timestamps cannot be carried as they are, since librdkafka takes 0 for "now": 0 ms (1970 to the
 //! millisecond) becomes 1 ms; "none" becomes −1, which is what Kafka itself stores for it.
@@ -149,6 +149,16 @@ impl Producer {
             }
             out.append(&mut answers);
         }
+    }
+
+    /// Waits until an answer comes, `wait` at the most.
+    pub fn wait(&self, wait: Duration) {
+        self.client.client().poll(wait);
+    }
+
+    /// Sends what lingers, and waits until all is answered, `wait` at the most.
+    pub fn flush(&self, wait: Duration) {
+        self.client.flush(wait);
     }
 
     /// Registers its `transactional.id`: whoever had it before is fenced, what that one left open is aborted.

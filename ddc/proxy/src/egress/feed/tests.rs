@@ -188,6 +188,22 @@ fn what_goes_in_comes_out_and_again_after_a_restart_until_it_is_settled() {
     );
 }
 
+/// Batches of which nothing came into the progress (an idle ledger, or what cannot be used) are no sign that it was lost.
+#[test]
+fn what_is_settled_without_progress_is_no_use() {
+    let place = Place::new(WhenFull::DropNewest);
+    let (mut input, mut output) = place.open();
+    for number in 1..=3 {
+        input.offer(batch(number)).unwrap();
+        let item = taken(&mut output).unwrap();
+        output.settle(item);
+    }
+    drop((input, output));
+    let (_input, mut output) = place.open();
+    assert!(taken(&mut output).is_none(), "all of it is settled");
+    assert!(!output.was_used());
+}
+
 #[test]
 fn no_more_is_taken_than_may_be_held() {
     let mut place = Place::new(WhenFull::DropNewest);

@@ -1,13 +1,14 @@
 //! The producer and the transaction that is open with it.
 //!
 //! ```text
-//!  begin ─ send … send ─▶ answers of all ─▶ progress ─▶ its answers ─▶ commit ─▶ committed
-//!                           │ one came back                              │ unknown, or fenced
-//!                           └▶ abort: its chunks are judged again         └▶ lost: the topic says how far it came
+//!  begin ─ send … send ─ progress ─▶ answers of all ─▶ commit ─▶ committed
+//!                                     │ one came back    │ unknown, or fenced
+//!                                     │                  └▶ lost: the topic says how far it came
+//!                                     └▶ abort: its chunks are judged again
 //! ```
 //!
-//! With `delivery = "at_least_once"` there is no transaction: the same records, then the progress, by an idempotent producer. What
-//! came back is handed over again, what did not is remembered until the progress is written.
+//! With `delivery = "at_least_once"` there is no transaction: the same records and, once they are answered, the progress, by an idempotent
+//! producer. What came back is handed over again, what did not is remembered until the progress is written.
 //!
 //! Whatever waits here goes on marking the thread as alive, and ends when the drain's time is over.
 
@@ -43,8 +44,10 @@ use crate::sink::latency::Latencies;
 const SERVICE_EVERY: u32 = 256;
 /// One call to the cluster holds the thread so long; it is made again until it is answered.
 pub(super) const CALL: Duration = Duration::from_secs(1);
-const SHORTEST_WAIT: Duration = Duration::from_micros(500);
-const LONGEST_WAIT: Duration = Duration::from_millis(20);
+/// Before something is tried again that is expected to go well.
+const MOMENT: Duration = Duration::from_micros(500);
+/// Answers are waited for so long before anything else is looked at.
+const WAIT: Duration = Duration::from_millis(20);
 /// Between two attempts that failed for something that may pass.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -100,7 +103,6 @@ pub(super) struct Writer {
     answers: Vec<Answer>,
     since_service: u32,
     latencies: Latencies,
-    wait: Duration,
     pause: Duration,
     /// When the client error that was counted last occurred.
     counted_error: Option<Instant>,
@@ -130,7 +132,6 @@ impl Writer {
             answers: Vec::new(),
             since_service: 0,
             latencies: Latencies::default(),
-            wait: SHORTEST_WAIT,
             pause: Duration::ZERO,
             counted_error: None,
         }
@@ -366,7 +367,9 @@ impl Writer {
         if self.isolation.has_group() {
             self.end_group()?;
         }
-        self.wait_for_answers()?;
+        if !self.transactional {
+            self.wait_for_answers()?;
+        }
         if let Err(error) = self.letters.sync() {
             self.not_kept(DeadLetterFailure::Disk, &error.to_string());
             self.own_failed.get_or_insert(Code::QueueFull);
@@ -376,6 +379,7 @@ impl Writer {
                 working.changes().map(|(key, progress)| working.encode(key, &progress)).collect();
             self.send_own(topic, &records)?;
         }
+        self.wait_for_answers()?;
         let ended = self.end()?;
         match ended {
             Ended::Committed => {
@@ -401,6 +405,7 @@ impl Writer {
         records: &[(Vec<u8>, Vec<u8>)],
     ) -> Result<Ended, GivenUp> {
         self.send_own(topic, records)?;
+        self.wait_for_answers()?;
         let ended = self.end()?;
         self.forget_attempt();
         Ok(ended)
@@ -426,7 +431,7 @@ impl Writer {
                 }
             }
         }
-        self.wait_for_answers()
+        Ok(())
     }
 
     /// Commits, or takes back, what is open.
@@ -478,7 +483,7 @@ impl Writer {
         let is_echo = cause.is_none() && self.pause.is_zero();
         self.pause = match self.pause {
             _ if learned => Duration::ZERO,
-            _ if is_echo => SHORTEST_WAIT,
+            _ if is_echo => MOMENT,
             pause => (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
         };
         let fatal = self.producer.as_ref().and_then(Producer::fatal);
@@ -512,7 +517,7 @@ impl Writer {
         &mut self,
         step: impl Fn() -> Result<(), TransactionError>,
     ) -> Result<Result<(), TransactionError>, GivenUp> {
-        let mut pause = SHORTEST_WAIT;
+        let mut pause = MOMENT;
         loop {
             self.books.tick.mark();
             match step() {
@@ -569,7 +574,7 @@ impl Writer {
                 // The transaction is over whatever the others say.
                 return Ok(());
             }
-            self.rest()?;
+            self.wait(Producer::flush)?;
         }
         Ok(())
     }
@@ -580,10 +585,17 @@ impl Writer {
 
     /// Fetches answers, and waits a little when there are none.
     pub(super) fn rest(&mut self) -> Result<(), GivenUp> {
+        self.wait(Producer::wait)
+    }
+
+    fn wait(&mut self, until_answered: impl Fn(&Producer, Duration)) -> Result<(), GivenUp> {
         self.books.control.check()?;
         if !self.pump() {
-            thread::sleep(self.wait);
-            self.wait = (self.wait * 2).min(LONGEST_WAIT);
+            match &self.producer {
+                Some(producer) => until_answered(producer, WAIT),
+                None => thread::sleep(WAIT),
+            }
+            self.pump();
         }
         if let Some((code, _)) = self.producer.as_ref().and_then(Producer::fatal) {
             // Answers of it no longer come.
@@ -614,9 +626,6 @@ impl Writer {
             self.answered(number, answer);
         }
         self.answers = answers;
-        if any {
-            self.wait = SHORTEST_WAIT;
-        }
         self.books.shared.in_flight.store(self.waiting as u64, Relaxed);
         self.books.store_sessions_in_time();
         any
