@@ -140,9 +140,9 @@ impl WorkingCopy {
         Some(self.positions.refuse(key, offset))
     }
 
-    /// Batches were dropped before they were judged: see [`Positions::note_dropped`].
-    pub fn note_dropped(&mut self, reason: MissingReason) {
-        self.positions.note_dropped(reason);
+    /// What was dropped before the batch that is judged next: see [`Positions::dropped_before`].
+    pub fn dropped_before(&mut self, drops: u64, reason: Option<MissingReason>) {
+        self.positions.dropped_before(drops, reason);
     }
 
     /// The progress that belongs into the open transaction: every partition that stands otherwise than before it.

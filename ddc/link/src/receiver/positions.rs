@@ -187,6 +187,12 @@ impl Positions {
         self.dropped = Some(reason);
     }
 
+    /// As [`Self::note_dropped`], for who judges out of order: how often batches were dropped before the one that is judged next, and why
+    /// the last time. What was dropped behind it has no part in its gap.
+    pub fn dropped_before(&mut self, drops: u64, reason: Option<MissingReason>) {
+        (self.drops, self.dropped) = (drops, reason);
+    }
+
     /// Puts a position into the table, in the place of the one that is there. Returns a partition that made way.
     pub fn restore(&mut self, key: &PartitionKey, position: Position) -> Option<Arc<PartitionKey>> {
         if let Some(at) = self.index.get(key).copied() {
@@ -255,7 +261,7 @@ impl Positions {
         let life = dropped.map_or(position.life, Life::Dropped);
         let missing = claim.missing(Some(position), life);
         let forgotten = missing.and_then(|missing| position.step_over(&missing, claim));
-        (position.life, position.drops) = (Life::This, self.drops);
+        (position.life, position.drops) = (Life::This, position.drops.max(self.drops));
         position.epoch = position.epoch.max(epoch);
         (at, missing, forgotten, None)
     }

@@ -184,6 +184,15 @@ fn the_reason_tells_what_happened_meanwhile() {
     let gap = missing(121, 121, Some(1), MissingReason::Lost);
     assert_eq!(chunk(&mut restored, header(Some(121), 123, 23), &[122]).0, gap);
 
+    // Judged late, from before something was dropped: that reason is kept for what came behind it.
+    let dropped = Some(MissingReason::DiskFull);
+    restored.dropped_before(1, dropped);
+    restored.dropped_before(0, None);
+    assert_eq!(chunk(&mut restored, header(Some(122), 124, 24), &[123]).0, None);
+    restored.dropped_before(1, dropped);
+    let gap = missing(124, 124, Some(1), MissingReason::DiskFull);
+    assert_eq!(chunk(&mut restored, header(Some(124), 126, 26), &[125]).0, gap);
+
     let (refused, forgotten) = restored.refuse(&key(), 122);
     assert_eq!((Some(refused), forgotten), (missing(122, 122, Some(1), MissingReason::Refused), None));
     assert!(restored.get(&key()).unwrap().is_hole(122));

@@ -22,9 +22,11 @@
 //! | `isolation` | which records the destination refuses for ever                     |
 //! | `letters`   | dead letters of those                                              |
 //! | `held`      | chunks that cannot be written yet                                  |
+//! | `drops`     | why batches are missing before the one that is judged              |
 //! | `rewind_wait` | which of them wait for the ingress to go back                    |
 //! | `ownership` | the steps of the takeover protocol, and the progress topic         |
 
+mod drops;
 mod held;
 mod isolation;
 mod judge;
@@ -63,6 +65,7 @@ use crate::gaps::Timestamp;
 use crate::sink::destination::Destinations;
 use crate::sink::progress_topic::PROGRESS_TOPIC as TOPIC;
 use crate::sink::topics::TopicMap;
+use drops::Drops;
 use held::{Held, HeldPart, Kept, Waiting, Why};
 use judge::Judged;
 use ownership::{Acted, Ownership};
@@ -130,6 +133,7 @@ struct Engine {
     /// Held chunks of these are to be judged again.
     sweep: Sweep,
     next_number: u64,
+    drops: Drops,
     shared: Arc<Shared>,
     control: Arc<Control>,
     metrics: Arc<LinkMetrics<EgressMetrics>>,
@@ -213,6 +217,7 @@ impl Engine {
             is_started: false,
             sweep: Sweep::default(),
             next_number: 0,
+            drops: Drops::default(),
             shared: parts.shared,
             control: parts.control,
             metrics: parts.metrics,
@@ -296,11 +301,11 @@ impl Engine {
 
     /// A batch from the link.
     fn batch(&mut self, item: Arc<Item>) -> Result<(), GivenUp> {
-        if let Some(dropped) = item.dropped_before {
-            self.working.note_dropped(dropped.reason);
-        }
         let number = self.next_number;
         self.next_number += 1;
+        if let Some(dropped) = item.dropped_before {
+            self.drops.note(number, dropped.reason);
+        }
         self.judge(number, &item, None)?;
         self.let_go(number, item);
         Ok(())
@@ -309,6 +314,8 @@ impl Engine {
     /// Unpacks a batch and judges its chunks, or those `of_these`.
     fn judge(&mut self, number: u64, item: &Arc<Item>, of_these: Option<&[HeldPart]>) -> Result<(), GivenUp> {
         let Some(mut unpacker) = self.unpacker.take() else { return Ok(()) };
+        let (drops, reason) = self.drops.before(number);
+        self.working.dropped_before(drops, reason);
         let judged = match unpacker.unpack(&item.batch) {
             Ok(raw) => self.parts(number, item, raw, of_these),
             Err(error) => {
