@@ -6,7 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ddc_proxy::admin::client::Place;
-use ddc_proxy::rewind::{Named, PartitionReport, PartitionState, Report, Request, RequestError, State, since};
+use ddc_proxy::rewind::{
+    Named, PartitionReport, PartitionState, Report, Request, RequestError, State, since,
+};
 use ddc_proxy::source::history::Reach;
 
 use super::admin::{ask, new_id, place, read};
