@@ -466,6 +466,10 @@ impl Writer {
 
     /// Aborts. What came back says how the next attempt goes.
     fn take_back(&mut self) -> Result<Ended, GivenUp> {
+        let fatal = self.producer.as_ref().and_then(Producer::fatal);
+        if fatal.is_none() {
+            self.recall();
+        }
         let failed: Vec<_> = (self.plan.records.iter())
             .filter_map(|record| match record.fate {
                 Fate::Failed(code) => Some(((record.slot, record.offset), code)),
@@ -486,7 +490,6 @@ impl Writer {
             _ if is_echo => MOMENT,
             pause => (pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
         };
-        let fatal = self.producer.as_ref().and_then(Producer::fatal);
         if let Some((code, text)) = fatal {
             self.lost(&TransactionError::Fatal(code, text));
             return Ok(Ended::Lost);
@@ -495,12 +498,6 @@ impl Writer {
             return Ok(Ended::Aborted(self.pause));
         }
         let Some(producer) = self.producer.take() else { return Ok(Ended::Lost) };
-        producer.purge();
-        while producer.queued() > 0 {
-            self.answers.clear();
-            producer.answers(&mut self.answers);
-            thread::sleep(Duration::from_millis(1));
-        }
         let aborted = self.call(|| producer.abort_transaction(CALL));
         self.producer = Some(producer);
         match aborted? {
@@ -509,6 +506,21 @@ impl Writer {
                 self.lost(&error);
                 Ok(Ended::Lost)
             }
+        }
+    }
+
+    /// Gives up what is on its way in the transaction, and hears all answers: the one that says why may still be among them.
+    fn recall(&mut self) {
+        if !self.transactional || !self.is_begun {
+            return;
+        }
+        if let Some(producer) = &self.producer {
+            producer.purge();
+        }
+        self.pump();
+        while self.is_queued() {
+            thread::sleep(Duration::from_millis(1));
+            self.pump();
         }
     }
 
