@@ -1,5 +1,6 @@
 //! Topics: several at once, named and renamed, growing, deleted and made again; records of all sizes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ddc_e2e::broker::Pair;
@@ -192,4 +193,39 @@ fn a_topic_that_gets_more_partitions_on_kafka_4() {
 #[test]
 fn a_topic_that_gets_more_partitions_on_kafka_3() {
     grown(Pair::kafka_3());
+}
+
+/// The ingress is pointed at another cluster, whose topic of the same name is another one; it begins there at the end. What it did not
+/// read there was never sent: it is not missing.
+#[test]
+fn another_source_cluster_and_a_start_at_the_end_leave_no_gap() {
+    let (topic, to, partitions) = ("elsewhere", "copy.elsewhere", 2);
+    let (first, second) = clusters(Pair::kafka_4());
+    first.create(topic, partitions, &[]);
+    let mut link = Link::new(topic, first.brokers(), second.brokers(), &[topic]);
+    link.egress.set("sink.kafka.topic_prefix", "copy.");
+    let (ingress, egress) = link.start();
+    Producer::new(first.brokers()).fill(topic, partitions, 0..300);
+    let mut former = Crossing::renamed(&first, &second, topic, to);
+    former.settle(LIMIT).assert_intact();
+    ingress.stop();
+
+    second.create(topic, partitions, &[]);
+    let producer = Producer::new(second.brokers());
+    producer.fill(topic, partitions, 0..100);
+    link.ingress
+        .set("source.kafka.brokers", vec![second.brokers().to_owned()])
+        .set("source.kafka.start_at", "latest");
+    let ingress = link.start_ingress();
+    for partition in 0..partitions {
+        let (partition, offset) = (format!("\"partition\":{partition},"), "\"offset\":50,");
+        ingress.wait_logged(&["partition starts", &partition, offset]);
+    }
+    producer.fill(topic, partitions, 100..300);
+    let mut moved = former.next_life(&second, &second);
+    let outcome = moved.settle(LIMIT);
+    outcome.assert_sound();
+    let unread: BTreeSet<_> = (0..partitions as i32).flat_map(|p| (0..50).map(move |at| (p, at))).collect();
+    assert_eq!(outcome.lost, unread);
+    assert_eq!((egress.named_missing(), former.look().unwrap().lost.len()), (vec![], 0));
 }
