@@ -20,18 +20,11 @@ pub(crate) struct Item {
     pub(crate) dropped_before: Option<Dropped>,
     /// Where it lies in the spool; `None` behind a queue.
     pub(crate) span: Option<Span>,
-    /// Places before it that cannot be read: they are settled with it, since it tells of the loss.
-    pub(super) lost: Vec<Span>,
     /// Given back to the budget when the item is dropped.
     pub(super) _held: Held,
 }
 
 impl Item {
-    /// Its places in the spool, and those that cannot be read before it.
-    pub(crate) fn places(&self) -> impl Iterator<Item = Span> {
-        self.lost.iter().copied().chain(self.span)
-    }
-
     /// The batch's buffer, for reuse.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.batch.into_buffer()

@@ -60,7 +60,6 @@ impl QueueIn {
             batch,
             dropped_before: (self.dropped > 0).then_some(Dropped { batches: self.dropped, reason }),
             span: None,
-            lost: Vec::new(),
             _held: Held::new(bytes, &self.used),
         };
         match self.sender.try_send(item) {

@@ -4,6 +4,7 @@
 //! full, it gets nothing, so memory is bounded however long the destination is away. What the sink thread has not come to
 //! lies in the spool's tail in memory, at most `tail_bytes`, and behind that on disk only.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -46,6 +47,9 @@ pub(super) struct Common {
     pub(super) notes: Mutex<Notes>,
     /// What could not be settled, since too many separate ranges were; while there is any, nothing new is taken.
     owed: Mutex<Vec<Span>>,
+    /// Places that cannot be read, by the position of the batch behind them that tells of the loss: they are settled with it, also
+    /// when it was held and read again meanwhile.
+    lost: Mutex<HashMap<u64, Vec<Span>>>,
 }
 
 /// Keeps the sink thread from reading what the keeper lets go.
@@ -69,6 +73,7 @@ impl Common {
             gate: Mutex::new(Gate { closed_below: 0, read_to }),
             notes: Mutex::new(notes),
             owed: Mutex::default(),
+            lost: Mutex::default(),
         }
     }
 }
@@ -302,7 +307,9 @@ impl SpoolOut {
             let batches = item.dropped_before.map_or(0, |own| own.batches);
             item.dropped_before = Some(Dropped::and(Some(before), batches, reason));
         }
-        item.lost = std::mem::take(&mut self.lost);
+        if !self.lost.is_empty() {
+            lock(&self.common.lost).insert(frame.span.start, std::mem::take(&mut self.lost));
+        }
         Some(item)
     }
 
@@ -343,7 +350,6 @@ fn made(frame: &Frame, common: &Common) -> Option<Item> {
         received_micros: frame.head.received_micros,
         dropped_before,
         span: Some(frame.span),
-        lost: Vec::new(),
         _held: Held::new(batch.memory_bytes() as u64 + OVERHEAD, &common.held),
         batch,
     })
@@ -357,14 +363,17 @@ pub(super) struct SpoolSettler {
 
 impl SpoolSettler {
     pub(super) fn settle(&self, item: &Item) {
-        for span in item.places() {
+        if let Some(span) = item.span {
             self.settle_span(span);
         }
     }
 
     pub(super) fn settle_span(&self, span: Span) {
-        if self.common.spool.settle(span).is_err() {
-            lock(&self.common.owed).push(span);
+        let lost = lock(&self.common.lost).remove(&span.start).unwrap_or_default();
+        for span in lost.into_iter().chain([span]) {
+            if self.common.spool.settle(span).is_err() {
+                lock(&self.common.owed).push(span);
+            }
         }
         lock(&self.common.notes).settled(span.start);
     }

@@ -349,7 +349,11 @@ fn one_damaged_byte_costs_one_batch() {
     let dropped = Dropped { batches: 1, reason: MissingReason::SpoolDamaged };
     assert_eq!(items[2].dropped_before, Some(dropped));
     for item in items {
-        output.settle(item);
+        // What is held is found again by its place, and settled then.
+        let span = item.span.unwrap();
+        drop(item);
+        let item = output.reread(span).unwrap().unwrap();
+        output.settle(Arc::from(item));
     }
     drop(output);
     let view = lock(&place.shared.spool).clone().unwrap();
