@@ -53,6 +53,16 @@ fn config(directory: &Path, brokers: &str) -> EgressConfig {
     config_with(directory, &rest)
 }
 
+/// Delivers at least once, so that records and progress go in requests one after the other: for what is injected into the next
+/// so many requests. What a broker refuses in a transaction is tested with brokers.
+fn config_in_turns(directory: &Path, brokers: &str) -> EgressConfig {
+    let rest = format!(
+        "[sink]\nbuffer = \"64MiB\"\n[sink.kafka]\nbrokers = [\"{brokers}\"]\ncreate_topics = false\n\
+         drain_timeout = \"10s\"\ndelivery = \"at_least_once\"\n"
+    );
+    config_with(directory, &rest)
+}
+
 /// An egress with these tables besides `[link]`; on a port that is free.
 fn config_with(directory: &Path, rest: &str) -> EgressConfig {
     let key = directory.join("key");
@@ -665,7 +675,7 @@ fn a_full_spool_refuses_counts_and_names_and_an_outage_loses_nothing_else() {
 fn a_refused_record_is_named_and_stepped_over() {
     let directory = tempfile::tempdir().unwrap();
     let mock = mock(&[("picky", 1)]);
-    let egress = start(config(directory.path(), &mock.bootstrap_servers()), &options()).unwrap();
+    let egress = start(config_in_turns(directory.path(), &mock.bootstrap_servers()), &options()).unwrap();
     let mut sender = TestSender::new(egress.view().local_addr(), (64, 8));
     let slot = sender.assign("picky", 0, 0, None);
     sender.record(slot, &Sent::plain(0, 10));

@@ -91,7 +91,7 @@ fn what_waits_for_the_destination_closes_nothing() {
 fn a_late_record_that_is_refused_leaves_its_gap_open() {
     let directory = tempfile::tempdir().unwrap();
     let mock = mock(&[("picky", 1)]);
-    let egress = start(config(directory.path(), &mock.bootstrap_servers()), &options()).unwrap();
+    let egress = start(config_in_turns(directory.path(), &mock.bootstrap_servers()), &options()).unwrap();
     lose_ten(&egress, "picky");
     wait_for("delivery", || egress.metrics().records_delivered.value() == 20);
     // One that is known, so that the new epoch is claimed before anything is refused.
