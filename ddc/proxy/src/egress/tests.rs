@@ -46,19 +46,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 type Mock = MockCluster<'static, DefaultProducerContext>;
 
 fn config(directory: &Path, brokers: &str) -> EgressConfig {
-    let rest = format!(
-        "[sink]\nbuffer = \"64MiB\"\n[sink.kafka]\nbrokers = [\"{brokers}\"]\n\
-         create_topics = false\ndrain_timeout = \"10s\"\n[sink.kafka.rename]\norders = \"site-a-orders\"\n"
-    );
-    config_with(directory, &rest)
+    config_of(directory, brokers, "exactly_once")
 }
 
 /// Delivers at least once, so that records and progress go in requests one after the other: for what is injected into the next
 /// so many requests. What a broker refuses in a transaction is tested with brokers.
 fn config_in_turns(directory: &Path, brokers: &str) -> EgressConfig {
+    config_of(directory, brokers, "at_least_once")
+}
+
+fn config_of(directory: &Path, brokers: &str, delivery: &str) -> EgressConfig {
     let rest = format!(
-        "[sink]\nbuffer = \"64MiB\"\n[sink.kafka]\nbrokers = [\"{brokers}\"]\ncreate_topics = false\n\
-         drain_timeout = \"10s\"\ndelivery = \"at_least_once\"\n"
+        "[sink]\nbuffer = \"64MiB\"\n[sink.kafka]\nbrokers = [\"{brokers}\"]\ndelivery = \"{delivery}\"\n\
+         create_topics = false\ndrain_timeout = \"10s\"\n[sink.kafka.rename]\norders = \"site-a-orders\"\n"
     );
     config_with(directory, &rest)
 }
