@@ -160,7 +160,7 @@ impl FeedOut {
         }
     }
 
-    /// Whether progress was written from this spool before this start: then the destination must know of some.
+    /// Whether progress was ever written from this spool: then the destination must know of some.
     pub(crate) fn was_used(&self) -> bool {
         matches!(self, Self::Spool(spool) if spool.was_used())
     }

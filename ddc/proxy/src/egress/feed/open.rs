@@ -52,7 +52,6 @@ pub(crate) fn open_spool(
         );
         Notes::default()
     });
-    let was_used = notes.progress_written;
     let common = Arc::new(Common::new(link, spool, report.frames, notes));
     let keeper = Keeper::start(KeeperParts {
         common: Arc::clone(&common),
@@ -65,7 +64,7 @@ pub(crate) fn open_spool(
     })
     .context("the spool's thread cannot be started")?;
     let input = SpoolIn::new(appender, Arc::clone(&common), recycle.clone());
-    let output = SpoolOut::new(reader, common, recycle, held_limit, was_used, report.end, keeper);
+    let output = SpoolOut::new(reader, common, recycle, held_limit, report.end, keeper);
     Ok((FeedIn::Spool(Box::new(input)), FeedOut::Spool(Box::new(output))))
 }
 

@@ -137,7 +137,6 @@ pub(crate) struct SpoolOut {
     common: Arc<Common>,
     recycle: ChannelSender<Vec<u8>>,
     held_limit: u64,
-    was_used: bool,
     /// Where this life begins, and how many batches before that were read.
     begins: u64,
     former: u64,
@@ -157,7 +156,6 @@ impl SpoolOut {
         common: Arc<Common>,
         recycle: ChannelSender<Vec<u8>>,
         held_limit: u64,
-        was_used: bool,
         begins: u64,
         keeper: Keeper,
     ) -> Self {
@@ -169,7 +167,6 @@ impl SpoolOut {
             common,
             recycle,
             held_limit,
-            was_used,
             begins,
             former: 0,
             dropped,
@@ -237,7 +234,7 @@ impl SpoolOut {
     }
 
     pub(super) fn was_used(&self) -> bool {
-        self.was_used
+        lock(&self.common.notes).progress_written
     }
 
     pub(super) fn recycle(&self) -> &ChannelSender<Vec<u8>> {
